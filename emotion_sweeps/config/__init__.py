@@ -1,0 +1,1 @@
+"""The configuration: typed schema, range and cross-field rules, registration with Hydra. Free of torch."""

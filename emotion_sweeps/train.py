@@ -1,0 +1,69 @@
+"""`python -m emotion_sweeps.train`: one run, or with -m a sweep.
+
+Exit codes: 0 done, 1 a failure of ours or of a trial (with its traceback), 2 a mistake in config or input (one line).
+Nothing heavy is imported until a run begins, so that --help and tab completion stay quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from emotion_sweeps.config.compose import to_conf
+from emotion_sweeps.config.register import register
+from emotion_sweeps.config.translate import as_user_error
+from emotion_sweeps.paths import conf_dir
+
+register()
+
+
+def train(cfg: DictConfig) -> float:
+    """One trial: returns its best evaluation of the objective metric."""
+    conf = to_conf(cfg)
+    from emotion_sweeps.trial import TrialPlace, run_trial
+
+    return run_trial(conf, TrialPlace.from_hydra(HydraConfig.get()))
+
+
+_hydra_main = hydra.main(config_path=str(conf_dir()), config_name="train")(train)
+
+
+def exit_code(call: Callable[[], object]) -> int:
+    """Run `call`; a user's mistake becomes one line on stderr and 2, a success 0; our own failures propagate."""
+    try:
+        call()
+    except Exception as error:
+        mistake = as_user_error(error)
+        if mistake is None:
+            raise
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run() -> None:
+    from emotion_sweeps.preflight import check_command, parse_command, wants_info
+
+    args = parse_command()
+    if not wants_info(args):
+        check_command(args)
+    _hydra_main()
+
+
+def main() -> None:
+    """The command: check, run, and turn a user's mistake into one line and exit code 2."""
+    # With this set Hydra hands errors on instead of printing them and exiting 1 (hydra/_internal/utils.py).
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    if Path(sys.argv[0]).name == "train.py":
+        sys.argv[0] = "emotion-sweeps train"
+    sys.exit(exit_code(_run))
+
+
+if __name__ == "__main__":
+    main()
