@@ -18,6 +18,10 @@ class TrialHandle(Protocol):
     number: int | None  # the trial's number in its study
     study_name: str | None
 
+    @property
+    def pausing(self) -> bool:
+        """Whether `should_stop` meant a pause: the trial may go on later, from its checkpoint, in the same folder."""
+
     def report(self, step: int, epoch: float, metrics: Mapping[str, float]) -> None:
         """Tell one evaluation: `step` optimizer steps done, `metrics` by the names of `training.metrics`."""
 
@@ -30,6 +34,7 @@ class NullHandle:
 
     number: int | None = None
     study_name: str | None = None
+    pausing = False
 
     def report(self, step: int, epoch: float, metrics: Mapping[str, float]) -> None:
         """Nothing to tell it to."""

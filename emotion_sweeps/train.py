@@ -47,7 +47,8 @@ def exit_code(call: Callable[[], object]) -> int:
     return 0
 
 
-def _run() -> None:
+def run() -> None:
+    """Check the command line's config, then hand over to Hydra."""
     from emotion_sweeps.preflight import check_command, parse_command, wants_info
 
     args = parse_command()
@@ -62,7 +63,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if Path(sys.argv[0]).name == "train.py":
         sys.argv[0] = "emotion-sweeps train"
-    sys.exit(exit_code(_run))
+    sys.exit(exit_code(run))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: a second thread costs more than it brings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,11 +35,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """With EMOTION_SWEEPS_NO_SKIPS=1 a skipped test counts as failed: the tool that it lacks has to be there."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
-    if (
-        report.skipped
-        and os.environ.get("EMOTION_SWEEPS_NO_SKIPS") == "1"
-        and not hasattr(report, "wasxfail")
-    ):
+    if report.skipped and os.environ.get("EMOTION_SWEEPS_NO_SKIPS") == "1" and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"skipped where nothing may be: {reason}"

@@ -168,7 +168,7 @@ class TrainingConf:
     )
     optimizer: str = "adamw_torch"  # any optimizer name of transformers' Trainer
     max_grad_norm: float = 1.0
-    evals_per_epoch: int = 1
+    evals_per_epoch: float = 1  # .5: after every other epoch; always once at the end
     selection_metric: str = MISSING  # the weights that are kept and early stopping follow it
     early_stopping_patience: int | None = None  # evaluations without a better selection_metric
     log_every: int = 10  # optimizer steps between two training records
@@ -180,7 +180,7 @@ class TrainingConf:
         rules.at_least("training.max_steps", self.max_steps, 1)
         rules.at_least("training.global_batch_size", self.global_batch_size, 1)
         rules.positive("training.max_grad_norm", self.max_grad_norm)
-        rules.at_least("training.evals_per_epoch", self.evals_per_epoch, 1)
+        rules.positive("training.evals_per_epoch", self.evals_per_epoch)
         rules.one_of("training.selection_metric", self.selection_metric, METRICS)
         rules.at_least("training.early_stopping_patience", self.early_stopping_patience, 1)
         rules.at_least("training.log_every", self.log_every, 1)
