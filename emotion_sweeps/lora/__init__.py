@@ -1,0 +1,1 @@
+"""Adapters: which layers, how they start, how they are written to disk and come back."""
