@@ -65,7 +65,7 @@ def fit_baseline(
         multilabel: False when every row has exactly one label.
         seed: of the solver's coordinate order.
     """
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     counts = train_labels.sum(axis=0, dtype=np.float64)
     if multilabel:
@@ -75,7 +75,7 @@ def fit_baseline(
     vectorizer, features = _fit_features(train_texts)
     if features is None:
         return Baseline(None, [], prior, multilabel)
-    # The solvers take small steps over sparse rows: BLAS threads gain nothing, and on a busy machine cost ten times over.
+    # The solvers take small steps over sparse rows: BLAS threads gain nothing, and cost much on a busy machine.
     with threadpool_limits(1):
         if multilabel:
             models = [_fit_binary(features, column, seed) for column in train_labels.T]

@@ -34,7 +34,7 @@ from emotion_sweeps.models.architecture import (
 from emotion_sweeps.models.heads import draw_head, feed_head_full_precision, head_names, output_layer_name
 from emotion_sweeps.models.hub import hub_options, loading_errors, quiet_loading
 from emotion_sweeps.models.pooled import PooledClassifier, PooledConfig, pooler_options
-from emotion_sweeps.models.quantization import for_architecture
+from emotion_sweeps.models.quantization import for_architecture, keep_differentiable
 from emotion_sweeps.models.rng import seeded
 from emotion_sweeps.models.sources import ModelSource
 from emotion_sweeps.notices import notice_once
@@ -197,6 +197,7 @@ def _from_pretrained(
                 quantization, auto_class, config, options["trust_remote_code"]
             )
         model, info = auto_class.from_pretrained(source.location, config=config, output_loading_info=True, **options)
+    keep_differentiable(model)
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in info["mismatched_keys"]}
     return model, set(info["missing_keys"]) | mismatched
 

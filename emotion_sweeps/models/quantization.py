@@ -14,12 +14,19 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedConfig
 
 from emotion_sweeps.errors import UserError
 from emotion_sweeps.models.heads import assert_head_full_precision, head_names
 
-__all__ = ["assert_head_full_precision", "bitsandbytes_config", "describe_quantization", "for_architecture"]
+__all__ = [
+    "assert_head_full_precision",
+    "bitsandbytes_config",
+    "describe_quantization",
+    "for_architecture",
+    "keep_differentiable",
+]
 
 # bitsandbytes says at import that it cannot fetch a faster CPU kernel from the hub; nothing here needs or wants it.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
@@ -89,3 +96,18 @@ def for_architecture(
     skip = {*(quantization.llm_int8_skip_modules or []), *_ALWAYS_SKIPPED, *head_names(skeleton), *outputs}
     quantization.llm_int8_skip_modules = sorted(skip)
     return quantization
+
+
+def keep_differentiable(model: nn.Module) -> None:
+    """Keep 4-bit layers from switching to bitsandbytes' CPU inference kernel; other layers are left alone.
+
+    On CPUs with avx512_bf16, bitsandbytes 0.50 rewrites a layer's weights for that kernel at the first forward in eval
+    mode and stays with it. It has no gradient, so from the first evaluation on nothing below would learn; it computes
+    in bf16 whatever was asked for; and its weights cannot be turned back (their inverse forgets to transpose the
+    scales).
+    """
+    for name, module in model.named_modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+            state = module.weight.quant_state
+            assert not getattr(state, "packing_format_for_cpu", False), f"{name} ran in eval mode before it was loaded"

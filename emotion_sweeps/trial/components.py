@@ -118,7 +118,7 @@ def build_model(conf: TrainConf, base: Base, hardware: Hardware, corpus: Corpus)
     shared: dict[str, Any] = {
         "dtype": dtype,
         "quantization": bitsandbytes_config(load_in_4bit=conf.hardware.load_in_4bit, compute_dtype=dtype),
-        "device_map": conf.hardware.device_map,
+        "device_map": _device_map(conf.hardware, hardware.device),
         "attn_implementation": model_conf.attn_implementation,
         "pad_token_id": base.tokenizer.pad_token_id,
         "trust_remote_code": model_conf.trust_remote_code,
@@ -135,9 +135,16 @@ def build_model(conf: TrainConf, base: Base, hardware: Hardware, corpus: Corpus)
             seed=derive(conf.seed, "head"),
             **shared,
         )
-    if conf.hardware.device_map is None and not conf.hardware.load_in_4bit:
+    if shared["device_map"] is None:
         model = model.to(hardware.device)
     return _with_adapter(conf, base, model)
+
+
+def _device_map(conf: HardwareConf, device: torch.device) -> Any:
+    """As asked for; a 4-bit base must be told its device, or it goes to the GPU wherever there is one."""
+    if conf.device_map is None and conf.load_in_4bit:
+        return {"": str(device)}
+    return conf.device_map
 
 
 def _with_adapter(conf: TrainConf, base: Base, model: PreTrainedModel) -> PreTrainedModel:
