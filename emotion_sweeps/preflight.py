@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from emotion_sweeps.config.compose import to_conf
 from emotion_sweeps.paths import conf_dir
+from emotion_sweeps.tracking.listeners import LISTENERS, check_trackers
 
 MAX_CELLS = 256
 
@@ -27,12 +28,7 @@ MAX_CELLS = 256
 def wants_info(args: Namespace) -> bool:
     """Whether the command only shows something (help, config, completion) and runs nothing."""
     return bool(
-        args.help
-        or args.hydra_help
-        or args.cfg
-        or args.info
-        or args.shell_completion
-        or args.experimental_rerun
+        args.help or args.hydra_help or args.cfg or args.info or args.shell_completion or args.experimental_rerun
     )
 
 
@@ -40,20 +36,40 @@ def check_command(args: Namespace) -> None:
     """Compose what `args` (of Hydra's parser) would run and check it; raises the first error."""
     if GlobalHydra.instance().is_initialized():
         return
-    config_dir = str(Path(args.config_path).resolve()) if args.config_path else str(conf_dir())
     name = args.config_name or "train"
-    with hydra.initialize_config_dir(config_dir):
-        extra = [f"hydra.searchpath=[file://{Path(args.config_dir).resolve()}]"] if args.config_dir else []
+    primary, extra = _search_path(args, name)
+    with hydra.initialize_config_dir(primary):
         parsed = OverridesParser.create().parse_overrides(args.overrides)
         fixed = extra + [str(o.input_line) for o in parsed if not o.is_sweep_override()]
         cfg = hydra.compose(name, fixed, return_hydra_config=True)
         if not (args.multirun or str(OmegaConf.select(cfg, "hydra.mode")).endswith("MULTIRUN")):
-            to_conf(hydra.compose(name, fixed))
+            _check(hydra.compose(name, fixed))
             return
         if str(cfg.hydra.sweeper._target_).startswith("emotion_sweeps."):
             return
         for cell in _cells([*_params(cfg), *(o for o in parsed if o.is_sweep_override())]):
-            to_conf(hydra.compose(name, fixed + cell))
+            _check(hydra.compose(name, fixed + cell))
+
+
+def _check(cfg: DictConfig) -> None:
+    """The config's rules, and the listeners' packages and keys."""
+    tracking = to_conf(cfg).tracking
+    listeners = [name for name in LISTENERS if getattr(tracking, name)]
+    check_trackers(listeners, wandb_mode=tracking.wandb_mode)
+
+
+def _search_path(args: Namespace, name: str) -> tuple[str, list[str]]:
+    """The folder that holds the primary config, and the override that adds the other one.
+
+    `hydra.searchpath` cannot bring in a primary config, and --config-dir may hold one (best_config.yaml).
+    """
+    first = Path(args.config_path).resolve() if args.config_path else conf_dir()
+    if not args.config_dir:
+        return str(first), []
+    second = Path(args.config_dir).resolve()
+    if (second / f"{name.removesuffix('.yaml')}.yaml").is_file():
+        first, second = second, first
+    return str(first), [f"hydra.searchpath=[file://{second}]"]
 
 
 def _params(cfg: DictConfig) -> list[Override]:

@@ -112,9 +112,9 @@ def test_links_in_the_documents_work() -> None:
 
 
 def test_no_secret_or_machine_path_in_the_repository() -> None:
-    listed = subprocess.run(
-        ["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT
-    ).stdout.split("\n")
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split(
+        "\n"
+    )
     for name in filter(None, listed):
         path = ROOT / name
         if path.suffix in {".png", ".parquet"} or not path.exists() or path == Path(__file__):

@@ -30,7 +30,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_wheel_carries_the_config_and_the_corpus(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    for name in ("conf/train.yaml", "conf/model/minilm.yaml", "data/demo/train.jsonl", "data/demo/DATASHEET.md", "py.typed"):
+    for name in (
+        "conf/train.yaml",
+        "conf/model/minilm.yaml",
+        "data/demo/train.jsonl",
+        "data/demo/DATASHEET.md",
+        "py.typed",
+    ):
         assert f"emotion_sweeps/{name}" in names
     assert not [n for n in names if n.startswith(("tests/", "conf/"))]
 

@@ -40,6 +40,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def public_config(conf: TrainConf) -> dict[str, Any]:
+    """The resolved config without the sweep's settings: they are no part of a trial, and a storage URL may hold a
+    password."""
+    return {key: value for key, value in as_container(conf).items() if key != "sweep"}
+
+
 def settings_of(conf: TrainConf) -> dict[str, Any]:
     """The part of result.json that follows from the config alone."""
     lora = conf.lora
@@ -60,7 +66,7 @@ def settings_of(conf: TrainConf) -> dict[str, Any]:
             "head_learning_rate": lora.effective_head_learning_rate,
             "weight_decay": lora.weight_decay,
         },
-        "config": as_container(conf),
+        "config": public_config(conf),
         "seeds": {"seed": conf.seed, "split_seed": conf.data.split_seed},
         "stand_in": conf.model.twin is not None,
     }

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emotion_sweeps.config.compose import as_container
 from emotion_sweeps.config.naming import trial_name
 from emotion_sweeps.config.schema import TrainConf
 from emotion_sweeps.data.corpus import Corpus
@@ -38,10 +37,10 @@ from emotion_sweeps.trial import components
 from emotion_sweeps.trial.artifacts import describe_device, measured, write_adapter, write_predictions
 from emotion_sweeps.trial.components import Base, Hardware
 from emotion_sweeps.trial.place import TrialPlace
-from emotion_sweeps.trial.result import settings_of, versions, write_result
+from emotion_sweeps.trial.result import public_config, settings_of, versions, write_result
 
 logger = logging.getLogger("emotion_sweeps")
-HOW_ONLY = ("tracking", "sweep", "hardware", "name")  # parts of a config that do not change what a trial learns
+HOW_ONLY = ("tracking", "hardware", "name")  # parts of a config that do not change what a trial learns
 
 
 def run_trial(conf: TrainConf, place: TrialPlace) -> float:
@@ -222,7 +221,7 @@ def _run_info(conf: TrainConf, place: TrialPlace, handle: TrialHandle, name: str
         run_dir=place.run_dir,
         run_id=run_id_for(group, trial),
         tags=(conf.model.name, conf.task.name, conf.data.name, *conf.tracking.tags),
-        config=as_container(conf),
+        config=public_config(conf),
     )
 
 
@@ -253,7 +252,7 @@ def _finished_before(conf: TrainConf, run_dir: Path) -> float | None:
         return None
     if result.get("status") != "complete":
         return None
-    ours, theirs = as_container(conf), dict(result.get("config") or {})
+    ours, theirs = public_config(conf), dict(result.get("config") or {})
     if any(ours[key] != theirs.get(key) for key in ours if key not in HOW_ONLY):
         raise UserError(f"{run_dir} holds another finished trial ({result.get('name')}); choose another folder")
     logger.info(f"{result.get('name')} is finished already: {path}")
