@@ -23,8 +23,8 @@ from emotion_sweeps.paths import conf_dir
 register()
 
 
-def train(cfg: DictConfig) -> float:
-    """One trial: returns its best evaluation of the objective metric."""
+def train(cfg: DictConfig) -> float | dict[str, float]:
+    """One trial: returns its best evaluation of the objective metric, by name where there are several."""
     conf = to_conf(cfg)
     from emotion_sweeps.trial import TrialPlace, run_trial
 

@@ -29,26 +29,18 @@ def _check_task_fits_model(conf: TrainConf) -> None:
             "take model=qwen3_0_6b or gemma3_270m, or task=multilabel_head"
         )
     if model.pooling == "last" and model.kind == "encoder":
-        raise UserError(
-            f"model.pooling=last needs a decoder, and model={model.name} is an encoder; take mean or first"
-        )
+        raise UserError(f"model.pooling=last needs a decoder, and model={model.name} is an encoder; take mean or first")
     if model.pooling == "first" and model.kind == "decoder":
-        raise UserError(
-            f"model.pooling=first needs an encoder, and model={model.name} is a decoder; take last or mean"
-        )
+        raise UserError(f"model.pooling=first needs an encoder, and model={model.name} is a decoder; take last or mean")
 
 
 def _check_metrics(conf: TrainConf) -> None:
-    for path, metric in (
-        ("objective.metric", conf.objective.metric),
-        ("training.selection_metric", conf.training.selection_metric),
-    ):
+    named = [("objective.metric", metric) for metric in conf.objective.metrics]
+    for path, metric in (*named, ("training.selection_metric", conf.training.selection_metric)):
         if metric in GENERATION_METRICS and conf.task.name != "label_generation":
             raise UserError(f"{path}={metric} exists for task=label_generation alone; take loss or macro_f1")
         if metric in HALF_METRICS and conf.task.name != "multilabel_head":
-            raise UserError(
-                f"{path}={metric} exists for task=multilabel_head alone; take macro_f1 or micro_f1"
-            )
+            raise UserError(f"{path}={metric} exists for task=multilabel_head alone; take macro_f1 or micro_f1")
 
 
 def _check_data(conf: TrainConf) -> None:
@@ -65,9 +57,7 @@ def _check_data(conf: TrainConf) -> None:
                     f"data.{key}: file not found: {value}; give the path of a TSV, CSV, JSONL or Parquet file"
                 )
     if data.source == "hub" and data.path is None:
-        raise UserError(
-            "data.path must be given for data.source=hub; give a dataset id such as dair-ai/emotion"
-        )
+        raise UserError("data.path must be given for data.source=hub; give a dataset id such as dair-ai/emotion")
     if data.label_column is not None and data.label_columns is not None:
         raise UserError("data.label_column and data.label_columns exclude each other; give one of them")
     if data.validation is None and data.validation_fraction == 0 and data.source == "files":
@@ -83,9 +73,7 @@ def _check_hardware(conf: TrainConf) -> None:
     if hardware.precision == "fp16" and hardware.device == "cpu":
         raise UserError("hardware.precision=fp16 needs a GPU, got hardware.device=cpu; take bf16 or fp32")
     if hardware.precision == "fp16" and "gemma-3" in conf.model.path.lower().replace("gemma3", "gemma-3"):
-        raise UserError(
-            "hardware.precision=fp16 overflows in Gemma 3; take bf16 (cards from Ampere on) or fp32"
-        )
+        raise UserError("hardware.precision=fp16 overflows in Gemma 3; take bf16 (cards from Ampere on) or fp32")
 
 
 def _check_schedule(conf: TrainConf) -> None:

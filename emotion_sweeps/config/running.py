@@ -54,16 +54,14 @@ class TrackingConf:
 class SweepConf:
     """How a study is searched; never part of a trial's identity. The names under hydra.sweeper point here."""
 
-    n_trials: int | None = (
-        None  # trials the study should reach in all; null: every cell of a finite space, else 20
-    )
+    n_trials: int | None = None  # trials the study should reach in all; null: every cell of a finite space, else 20
     workers: int = 1  # processes on this machine that pull trials from the study
     sampler_seed: int = 0
     storage: str | None = None  # Optuna storage URL or journal file; null: study.db in the sweep's folder
     study_name: str | None = None  # null: from the search space and the fixed overrides
     fresh: bool = False  # start anew even where the same search has a study
     pruner: str = "none"  # none, asha, halving, hyperband, median, wilcoxon (over replicates)
-    reduction_factor: int = 3  # of asha, halving and hyperband: one in so many trials goes on past a rung
+    reduction_factor: int = 3  # of asha, halving and hyperband: at least one in so many trials goes on past a rung
     min_resource: int = 1  # evaluations before the first rung
     replicates: int = 1  # runs of one trial with different seeds; the trial's value is their mean
     max_retries: int = 1  # further attempts after a transient failure
@@ -73,15 +71,14 @@ class SweepConf:
     enqueue: Any = None  # known configs to run first: a list of {key: value}, or a file with one
     warm_start_from: str | None = None  # name, or storage URL#name, of a study to learn from
     lease_s: float = 60.0  # a trial whose worker is silent for longer is run again
+    group_spaces: bool = False  # search each option of a swept group in the option's own search_space
     plan: bool = False  # print the resolved trials, their memory and time, and stop
 
     def __post_init__(self) -> None:
         rules.at_least("sweep.n_trials", self.n_trials, 1)
         rules.at_least("sweep.workers", self.workers, 1)
         rules.at_least("sweep.sampler_seed", self.sampler_seed, 0)
-        rules.one_of(
-            "sweep.pruner", self.pruner, ("none", "asha", "halving", "hyperband", "median", "wilcoxon")
-        )
+        rules.one_of("sweep.pruner", self.pruner, ("none", "asha", "halving", "hyperband", "median", "wilcoxon"))
         rules.at_least("sweep.reduction_factor", self.reduction_factor, 2)
         rules.at_least("sweep.min_resource", self.min_resource, 1)
         rules.at_least("sweep.replicates", self.replicates, 1)

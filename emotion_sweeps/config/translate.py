@@ -32,9 +32,7 @@ def as_user_error(error: Exception) -> UserError | None:
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if isinstance(error, OverrideParseException):
-        return UserError(
-            f"{error.override}: not a valid override ({_first_line(error.message)}); write key=value"
-        )
+        return UserError(f"{error.override}: not a valid override ({_first_line(error.message)}); write key=value")
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _composition(error)
     return None
@@ -61,9 +59,9 @@ def _composition(error: Exception) -> UserError:
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' not in", text)
     if unknown:
         key = str(getattr(error, "full_key", "") or unknown.group(1))
-        return UserError(
-            f"{key}: no such key{did_you_mean(key, known_keys())}; --help shows the keys there are"
-        )
+        return UserError(f"{key}: no such key{did_you_mean(key, known_keys())}; --help shows the keys there are")
+    if "hydra.mode changed" in text:
+        return UserError("search=... is a sweep and needs -m: python -m emotion_sweeps.train -m search=...")
     group = re.search(r"No match in the defaults list.*?'?([\w/]+)'?$", text, re.S)
     if group:
         return UserError(f"{_first_line(text)}; --help shows the groups there are")
