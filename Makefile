@@ -40,7 +40,7 @@ test: $(STAMP)  ## the quick tests: offline, CPU, under 10 minutes
 	$(BIN)/python -m pytest -q $(ARGS)
 
 test-slow: $(STAMP)  ## the slow tests: real training, kills, servers; under 45 minutes
-	$(BIN)/python -m pytest -q -m "slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -q -m "slow and not gpu and not ray" $(ARGS)
 
 test-gpu: $(STAMP)  ## tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu $(ARGS)

@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
 def _train(arguments: list[str]) -> int:
     from emotion_sweeps import train
 
-    sys.argv = ["emotion-sweeps train", *arguments]
+    sys.argv = ["emotion-sweeps-train", *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"
     return train.exit_code(train.run)
 

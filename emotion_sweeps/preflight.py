@@ -19,8 +19,10 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from emotion_sweeps.config.compose import to_conf
+from emotion_sweeps.config.schema import TrainConf
 from emotion_sweeps.paths import conf_dir
 from emotion_sweeps.tracking.listeners import LISTENERS, check_trackers
+from emotion_sweeps.trial.finished import finished_result
 
 MAX_CELLS = 256
 
@@ -43,7 +45,8 @@ def check_command(args: Namespace) -> None:
         fixed = extra + [str(o.input_line) for o in parsed if not o.is_sweep_override()]
         cfg = hydra.compose(name, fixed, return_hydra_config=True)
         if not (args.multirun or str(OmegaConf.select(cfg, "hydra.mode")).endswith("MULTIRUN")):
-            _check(hydra.compose(name, fixed))
+            conf = _check(hydra.compose(name, fixed))
+            finished_result(conf, Path(str(cfg.hydra.run.dir)))
             return
         if str(cfg.hydra.sweeper._target_).startswith("emotion_sweeps."):
             return
@@ -51,11 +54,12 @@ def check_command(args: Namespace) -> None:
             _check(hydra.compose(name, fixed + cell))
 
 
-def _check(cfg: DictConfig) -> None:
+def _check(cfg: DictConfig) -> TrainConf:
     """The config's rules, and the listeners' packages and keys."""
-    tracking = to_conf(cfg).tracking
-    listeners = [name for name in LISTENERS if getattr(tracking, name)]
-    check_trackers(listeners, wandb_mode=tracking.wandb_mode)
+    conf = to_conf(cfg)
+    listeners = [name for name in LISTENERS if getattr(conf.tracking, name)]
+    check_trackers(listeners, wandb_mode=conf.tracking.wandb_mode)
+    return conf
 
 
 def _search_path(args: Namespace, name: str) -> tuple[str, list[str]]:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from emotion_sweeps.config.compose import to_conf
 from emotion_sweeps.config.register import register
 from emotion_sweeps.config.translate import as_user_error
+from emotion_sweeps.errors import UserError
 from emotion_sweeps.paths import conf_dir
 
 register()
@@ -26,9 +27,18 @@ register()
 def train(cfg: DictConfig) -> float | dict[str, float]:
     """One trial: returns its best evaluation of the objective metric, by name where there are several."""
     conf = to_conf(cfg)
-    from emotion_sweeps.trial import TrialPlace, run_trial
+    from emotion_sweeps.trial.place import TrialPlace
+    from emotion_sweeps.trial.run import run_trial
 
-    return run_trial(conf, TrialPlace.from_hydra(HydraConfig.get()))
+    place = TrialPlace.from_hydra(HydraConfig.get())
+    try:
+        return run_trial(conf, place)
+    except UserError as mistake:
+        if place.in_sweep:
+            raise
+        # Past Hydra's own report of the failed job, which would be a second line.
+        print(f"error: {mistake}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 _hydra_main = hydra.main(config_path=str(conf_dir()), config_name="train")(train)
@@ -38,6 +48,9 @@ def exit_code(call: Callable[[], object]) -> int:
     """Run `call`; a user's mistake becomes one line on stderr and 2, a success 0; our own failures propagate."""
     try:
         call()
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     except Exception as error:
         mistake = as_user_error(error)
         if mistake is None:
@@ -62,7 +75,7 @@ def main() -> None:
     # With this set Hydra hands errors on instead of printing them and exiting 1 (hydra/_internal/utils.py).
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if Path(sys.argv[0]).name == "train.py":
-        sys.argv[0] = "emotion-sweeps train"
+        sys.argv[0] = "emotion-sweeps-train"  # what Hydra's tab completion is installed for
     sys.exit(exit_code(run))
 
 

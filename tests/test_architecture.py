@@ -42,6 +42,7 @@ LIGHT_MODULES = [
     "emotion_sweeps",
     "emotion_sweeps.config.compose",
     "emotion_sweeps.sweeps.study_sweeper",
+    "emotion_sweeps.sweeps.packed_launcher",
     "emotion_sweeps.train",
     "emotion_sweeps.cli",
 ]

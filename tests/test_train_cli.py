@@ -28,6 +28,9 @@ def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["-m", "hydra/sweeper=basic", "lora.r=16,0"], "error: lora.r must be >= 1, got 0"),
         (["-m", "hydra/sweeper=optuna", "lora.dropout=interval(0.1, 1)"], "lora.dropout must be >= 0 and < 1"),
         (["--config-name", "no_such_config"], "no_such_config"),
+        (["lora.r=8,16"], "add -m to sweep over them"),
+        (["search=lora"], "is a sweep and needs -m"),
+        ([*SMOKE, "data.max_length=600"], "data.max_length must be <= 512 for model=roberta_tiny, got 600"),
     ],
 )
 def test_a_mistake_is_one_line_with_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -35,6 +38,8 @@ def test_a_mistake_is_one_line_with_exit_code_2(arguments: list[str], message: s
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [done.stderr.splitlines()[-1]]
+    assert "Error executing job" not in done.stderr
     assert not list(tmp_path.glob("multirun/**/result.json")) and not list(tmp_path.rglob("adapter"))
 
 
@@ -44,10 +49,18 @@ def test_a_mistake_in_the_config_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_refused_run_leaves_a_finished_trial_as_it_is(tmp_path: Path) -> None:
+    assert train(*SMOKE, "hydra.run.dir=one", cwd=tmp_path).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "one").rglob("*") if path.is_file()}
+    done = train(*SMOKE, "lora.r=8", "hydra.run.dir=one", cwd=tmp_path)
+    assert done.returncode == 2 and "holds another finished trial" in done.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "one").rglob("*") if path.is_file()} == before
+
+
 def test_our_own_failures_keep_their_traceback(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['train', 'training=smoke', 'tracking=jsonl']\n"
-        "import emotion_sweeps.trial as trial\n"
+        "import emotion_sweeps.trial.run as trial\n"
         "def broken(*args): raise RuntimeError('ours')\n"
         "trial.run_trial = broken\n"
         "from emotion_sweeps.train import main; main()"

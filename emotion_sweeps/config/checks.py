@@ -5,11 +5,18 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from emotion_sweeps.config.schema import TrainConf
-from emotion_sweeps.errors import UserError
+from emotion_sweeps.config.schema import DataConf, TrainConf
+from emotion_sweeps.errors import UserError, did_you_mean
 
 GENERATION_METRICS = ("token_accuracy", "invalid_answers")
 HALF_METRICS = ("macro_f1_at_half", "micro_f1_at_half")
+
+
+FILE_REMEDY = "give the path of a TSV, CSV, JSONL or Parquet file"
+OWN_TEXTS = (
+    "train", "validation", "test", "path", "text_column", "label_column", "label_columns", "id_column", "delimiter",
+    "header", "label_separator",
+)  # fmt: skip
 
 
 def check(conf: TrainConf) -> None:
@@ -45,23 +52,42 @@ def _check_metrics(conf: TrainConf) -> None:
 
 def _check_data(conf: TrainConf) -> None:
     data = conf.data
+    if data.source == "demo":
+        _check_demo(data)
     if data.source == "files":
-        if data.train is None:
-            raise UserError(
-                "data.train must be given for data.source=files; give the path of a TSV, CSV, JSONL or Parquet file"
-            )
-        for key in ("train", "validation", "test"):
-            value = getattr(data, key)
-            if value is not None and not Path(value).expanduser().is_file():
-                raise UserError(
-                    f"data.{key}: file not found: {value}; give the path of a TSV, CSV, JSONL or Parquet file"
-                )
+        _check_files(data)
     if data.source == "hub" and data.path is None:
         raise UserError("data.path must be given for data.source=hub; give a dataset id such as dair-ai/emotion")
+    if data.validation is not None and data.test is None and data.test_fraction > 0:
+        raise UserError("data.test_fraction cuts nothing where data.validation is given; give data.test instead")
     if data.label_column is not None and data.label_columns is not None:
         raise UserError("data.label_column and data.label_columns exclude each other; give one of them")
-    if data.validation is None and data.validation_fraction == 0 and data.source == "files":
+
+
+def _check_demo(data: DataConf) -> None:
+    unread = [key for key in OWN_TEXTS if getattr(data, key) is not None]
+    if unread or data.test_fraction > 0:
+        key = unread[0] if unread else "test_fraction"
+        raise UserError(f"data.{key} is not read by data=demo; take data=files or data=hub for your own texts")
+
+
+def _check_files(data: DataConf) -> None:
+    if data.train is None:
+        raise UserError(f"data.train must be given for data.source=files; {FILE_REMEDY}")
+    for key in ("train", "validation", "test"):
+        path = getattr(data, key)
+        if path is not None:
+            _check_file(f"data.{key}", Path(path).expanduser())
+    if data.validation is None and data.validation_fraction == 0:
         raise UserError("data.validation_fraction must be > 0 where data.validation is not given")
+
+
+def _check_file(key: str, path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{key}: {path} is a folder; give a file in it, or data=hub data.path={path}")
+    if not path.is_file():
+        near = did_you_mean(path, (str(p) for p in path.parent.glob("*") if p.is_file()))
+        raise UserError(f"{key}: file not found: {path}{near}; {FILE_REMEDY}")
 
 
 def _check_hardware(conf: TrainConf) -> None:

@@ -21,9 +21,7 @@ def to_conf(cfg: DictConfig) -> TrainConf:
         UserError: the first rule that the config breaks.
     """
     # Through plain containers, so that a key appended with +key=value meets the schema again.
-    plain = OmegaConf.to_container(
-        OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=False
-    )
+    plain = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=False)
     typed = OmegaConf.merge(OmegaConf.structured(TrainConf), OmegaConf.create(plain))
     missing = sorted(OmegaConf.missing_keys(typed))
     if missing:

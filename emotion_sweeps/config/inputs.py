@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
+from omegaconf import II, MISSING
 
 from emotion_sweeps.config import rules
 from emotion_sweeps.errors import UserError
@@ -37,7 +37,7 @@ class DataConf:
     split_seed: int = 0
     max_samples: int | None = None  # training texts, drawn by split_seed
     max_eval_samples: int | None = None  # validation and test texts each
-    max_length: int = 128  # tokens; a longer text is cut
+    max_length: int = II("task.max_length")  # tokens a row, prompt and answer included; a longer text is cut
     drop_leaks: bool = False  # drop training texts that stand in validation or test too
 
     def __post_init__(self) -> None:
@@ -46,9 +46,7 @@ class DataConf:
         rules.fraction("data.validation_fraction", self.validation_fraction)
         rules.fraction("data.test_fraction", self.test_fraction)
         if self.validation_fraction + self.test_fraction >= 1:
-            raise UserError(
-                "data.validation_fraction + data.test_fraction must be < 1; nothing is left to train on"
-            )
+            raise UserError("data.validation_fraction + data.test_fraction must be < 1; nothing is left to train on")
         rules.at_least("data.split_seed", self.split_seed, 0)
         rules.at_least("data.max_samples", self.max_samples, 1)
         rules.at_least("data.max_eval_samples", self.max_eval_samples, 1)

@@ -53,8 +53,8 @@ class TrainConf:
     scheduler: SchedulerConf = MISSING
     data: DataConf = MISSING
     augment: AugmentConf = field(default_factory=AugmentConf)
-    training: TrainingConf = MISSING
     objective: ObjectiveConf = field(default_factory=ObjectiveConf)
+    training: TrainingConf = MISSING
     hardware: HardwareConf = MISSING
     tracking: TrackingConf = field(default_factory=TrackingConf)
     sweep: SweepConf = field(default_factory=SweepConf)

@@ -33,6 +33,8 @@ def as_user_error(error: Exception) -> UserError | None:
         return _missing_option(error)
     if isinstance(error, OverrideParseException):
         return UserError(f"{error.override}: not a valid override ({_first_line(error.message)}); write key=value")
+    if isinstance(error, ValueError) and "Config group override must be" in str(error):
+        return UserError("a config group cannot be null; --help lists its options")
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _composition(error)
     return None
@@ -60,6 +62,8 @@ def _composition(error: Exception) -> UserError:
     if unknown:
         key = str(getattr(error, "full_key", "") or unknown.group(1))
         return UserError(f"{key}: no such key{did_you_mean(key, known_keys())}; --help shows the keys there are")
+    if text.startswith("Ambiguous value for argument"):
+        return UserError(f"{_first_line(text)}: several values; add -m to sweep over them, or give a list as key=[a,b]")
     if "hydra.mode changed" in text:
         return UserError("search=... is a sweep and needs -m: python -m emotion_sweeps.train -m search=...")
     group = re.search(r"No match in the defaults list.*?'?([\w/]+)'?$", text, re.S)

@@ -131,6 +131,7 @@ def _decode(
     for position, (table, roles) in enumerate(read):
         splits[table.key.removeprefix("data.")] = _to_split(table, roles, decoded, position)
         refuse_many_malformed(table)
+    _refuse_foreign_labels(splits, read)
     _refuse_single_label(decoded.label_names, splits, tables["data.train"])
     dropped = {table.source: dict(table.dropped.counts) for table, _ in read if table.dropped.counts}
     return Rows(decoded.label_names, splits, dropped, _assumptions(read), _notes(decoded, splits))
@@ -149,6 +150,19 @@ def _refuse_mixed(table: Table, roles: Roles, first: Roles) -> None:
             f"{table.key}: {table.source} gives its labels in another form than the training part (0/1 columns against"
             " one column); write both alike"
         )
+
+
+def _refuse_foreign_labels(splits: dict[str, Split], read: Sequence[tuple[Table, Roles]]) -> None:
+    """A part whose labels training hardly knows was read wrongly: its columns stand in another order, as a rule."""
+    unknown = ~splits["train"].labels.any(axis=0)
+    for table, _ in read:
+        split = splits[table.key.removeprefix("data.")]
+        foreign = int(split.labels.astype(bool)[:, unknown].any(axis=1).sum()) if split.labelled else 0
+        if foreign > len(split) / 2:
+            raise UserError(
+                f"{table.key}: {foreign} of {len(split)} rows of {table.source} have labels that no training row has; "
+                "are its columns in another order? set data.header and the columns, or give data.labels"
+            )
 
 
 def _refuse_single_label(label_names: list[str], splits: dict[str, Split], table: Table) -> None:

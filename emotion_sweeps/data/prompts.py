@@ -10,8 +10,8 @@ supervised; where a row is too long, the text is shortened, never the instructio
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -34,12 +34,19 @@ _LOOSE = " \t.!?:;,'\"`*-()[]"  # punctuation that may surround a label in an an
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """How a task is put to the model; `{labels}` and `{none}` in the instruction are filled in."""
+    """How a task is put to the model and answered; `{labels}` and `{none}` in the instruction are filled in."""
 
     instruction: str = INSTRUCTION
     separator: str = ", "
     none_word: str = "none"
     use_chat_template: bool = True
+    multilabel: bool = True  # an answer may hold several labels, or the word for none
+    constrained: bool = True  # decoding can write valid answers only
+    examples: tuple[tuple[str, str], ...] = ()  # texts with their answers, shown before the text
+
+    def __post_init__(self) -> None:
+        # Read from JSON they are lists, and a style is a key of caches.
+        object.__setattr__(self, "examples", tuple((str(text), str(answer)) for text, answer in self.examples))
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,8 @@ def parse_answer(style: PromptStyle, text: str, label_names: Sequence[str]) -> t
     is not one makes the answer invalid, and the labels beside it are kept.
     """
     row = np.zeros(len(label_names), dtype=np.uint8)
-    position_of = {_normalise(name): index for index, name in enumerate(label_names)}
-    none_word = _normalise(style.none_word)
+    position_of = {normalise(name): index for index, name in enumerate(label_names)}
+    none_word = normalise(style.none_word)
     pieces = _pieces(style, text, label_names)
     labels = [position_of[piece] for piece in pieces if piece in position_of]
     row[labels] = 1
@@ -90,6 +97,13 @@ def answer_end_id(tokenizer: PreTrainedTokenizerBase, style: PromptStyle, label_
     return _frame(style, label_names, tokenizer).end_id
 
 
+def encode_answers(
+    tokenizer: PreTrainedTokenizerBase, style: PromptStyle, label_names: Sequence[str], answers: Sequence[str]
+) -> list[list[int]]:
+    """Token ids of rendered answers as they stand behind a prompt, end token included."""
+    return _answer_ids(tokenizer, _frame(style, label_names, tokenizer), answers)
+
+
 def encode_generation(
     tokenizer: PreTrainedTokenizerBase,
     style: PromptStyle,
@@ -97,19 +111,28 @@ def encode_generation(
     labels: NDArray[np.uint8],
     label_names: Sequence[str],
     max_length: int,
+    *,
+    answer_tokens: Callable[[NDArray[np.uint8]], list[int]] | None = None,
 ) -> GenerationRows:
     """Token ids of prompts and answers, prompt and answer together at most `max_length` long.
 
+    Args:
+        answer_tokens: the tokens of a row's answer, where another way to write them is wanted than the tokenizer's.
     Raises:
         UserError: instruction and answer alone are longer than `max_length`.
     """
     frame = _frame(style, label_names, tokenizer)
-    answers = [render_answer(style, row, label_names) for row in labels]
-    rows = GenerationRows(*_encode(tokenizer, frame, texts, answers))
-    for index, (prompt, answer) in enumerate(zip(rows.prompt_ids, rows.answer_ids, strict=True)):
-        if len(prompt) + len(answer) > max_length:
-            shorter = _shorten(tokenizer, frame, texts[index], answers[index], max_length)
-            rows.prompt_ids[index], rows.answer_ids[index] = shorter
+    if answer_tokens is None:
+        answers = [render_answer(style, row, label_names) for row in labels]
+        different = sorted(set(answers))
+        ids_of = dict(zip(different, _answer_ids(tokenizer, frame, different), strict=True))
+        answer_ids = [list(ids_of[answer]) for answer in answers]
+    else:
+        answer_ids = [answer_tokens(row) for row in labels]
+    rows = GenerationRows(_prompt_ids(tokenizer, frame, texts), answer_ids)
+    for index, (prompt, answer_row) in enumerate(zip(rows.prompt_ids, rows.answer_ids, strict=True)):
+        if len(prompt) + len(answer_row) > max_length:
+            rows.prompt_ids[index] = _shorten(tokenizer, frame, texts[index], max_length, len(answer_row))
     return rows
 
 
@@ -123,26 +146,45 @@ class _Frame:
     end_id: int | None
     bos_id: int | None  # to be put in front where the rendered prompt does not begin with it
     special: re.Pattern[str] | None
+    before_example: dict[str, str] = field(default_factory=dict)  # for a text that is an example itself: without it
 
     def render(self, text: str) -> str:
         """The prompt of one text; control tokens spelt out in it are broken up, so a text cannot end its turn."""
         text = text.strip()
-        if self.special is not None:
-            text = self.special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
-        return self.before + text + self.after
+        return self.before_example.get(text, self.before) + _harmless(text, self.special) + self.after
+
+
+def _harmless(text: str, special: re.Pattern[str] | None) -> str:
+    return text if special is None else special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
 
 def _frame(style: PromptStyle, label_names: Sequence[str], tokenizer: PreTrainedTokenizerBase | None) -> _Frame:
+    frame = _frame_with(style, label_names, tokenizer, style.examples)
+    for text in {text.strip() for text, _ in style.examples}:
+        others = tuple(example for example in style.examples if example[0].strip() != text)
+        frame.before_example[text] = _frame_with(style, label_names, tokenizer, others).before
+    return frame
+
+
+def _frame_with(
+    style: PromptStyle,
+    label_names: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase | None,
+    examples: tuple[tuple[str, str], ...],
+) -> _Frame:
     instruction = style.instruction.replace("{labels}", ", ".join(label_names)).replace("{none}", style.none_word)
+    special = [] if tokenizer is None else _special_tokens(tokenizer)
+    pattern = re.compile("|".join(map(re.escape, special))) if special else None
+    shown = [(_harmless(text.strip(), pattern), answer) for text, answer in examples]
+    lines = "".join(f"Text: {text}\nAnswer: {answer}\n" for text, answer in shown)
+    plain = f"{instruction}\n{lines}Text: "
     if tokenizer is None:
-        return _Frame(f"{instruction}\nText: ", "\nAnswer:", " ", None, None, None)
+        return _Frame(plain, "\nAnswer:", " ", None, None, None)
     bos = tokenizer.bos_token_id
     bos_id = bos if bos is not None and tokenizer("")["input_ids"][:1] == [bos] else None
-    special = _special_tokens(tokenizer)
-    pattern = re.compile("|".join(map(re.escape, special))) if special else None
     if not (style.use_chat_template and tokenizer.chat_template):
-        return _Frame(f"{instruction}\nText: ", "\nAnswer:", " ", tokenizer.eos_token_id, bos_id, pattern)
-    turns = _turns(tokenizer, instruction)
+        return _Frame(plain, "\nAnswer:", " ", tokenizer.eos_token_id, bos_id, pattern)
+    turns = _turns(tokenizer, instruction, shown)
     before, after = _render(tokenizer, turns, answering=True).split(_TEXT_MARK)
     closed = _render(tokenizer, [*turns, {"role": "assistant", "content": _ANSWER_MARK}], answering=False)
     end = re.search("|".join(map(re.escape, special)), closed.split(_ANSWER_MARK)[1]) if special else None
@@ -156,18 +198,28 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return sorted({*tokenizer.all_special_tokens, *added}, key=lambda token: (-len(token), token))
 
 
-def _turns(tokenizer: PreTrainedTokenizerBase, instruction: str) -> list[dict[str, str]]:
-    """System and user turn; the user turn alone where the template raises on a system role, or leaves it out."""
+def _turns(
+    tokenizer: PreTrainedTokenizerBase, instruction: str, examples: Sequence[tuple[str, str]]
+) -> list[dict[str, str]]:
+    """System turn, a pair of turns for each example, user turn; the instruction opens the first user turn where the
+    template raises on a system role, or leaves it out."""
     from jinja2.exceptions import TemplateError
 
-    user = {"role": "user", "content": f"Text: {_TEXT_MARK}\nAnswer:"}
-    turns = [{"role": "system", "content": instruction}, user]
+    turns = []
+    for text, answer in examples:
+        turns += [_user(text), {"role": "assistant", "content": answer}]
+    turns.append(_user(_TEXT_MARK))
+    with_system = [{"role": "system", "content": instruction}, *turns]
     try:
-        if instruction.strip() in _render(tokenizer, turns, answering=True):
-            return turns
+        if instruction.strip() in _render(tokenizer, with_system, answering=True):
+            return with_system
     except TemplateError:
         pass
-    return [{"role": "user", "content": f"{instruction}\n{user['content']}"}]
+    return [{"role": "user", "content": f"{instruction}\n{turns[0]['content']}"}, *turns[1:]]
+
+
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": f"Text: {text}\nAnswer:"}
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, answering: bool) -> str:
@@ -178,63 +230,61 @@ def _render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, 
     return str(rendered)
 
 
-def _encode(
-    tokenizer: PreTrainedTokenizerBase, frame: _Frame, texts: Sequence[str], answers: Sequence[str]
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Prompt and answer ids; every different answer is tokenised once."""
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, frame: _Frame, texts: Sequence[str]) -> list[list[int]]:
     if not texts:
-        return [], []
-    ids_of = {answer: _answer_ids(tokenizer, frame, answer) for answer in set(answers)}
+        return []
     prompts = tokenizer([frame.render(text) for text in texts], add_special_tokens=False)["input_ids"]
     bos = [] if frame.bos_id is None else [frame.bos_id]
-    return [prompt if prompt[:1] == bos else bos + prompt for prompt in prompts], [list(ids_of[a]) for a in answers]
+    return [prompt if prompt[:1] == bos else bos + prompt for prompt in prompts]
 
 
-def _answer_ids(tokenizer: PreTrainedTokenizerBase, frame: _Frame, answer: str) -> list[int]:
-    """An answer as it is tokenised behind the end of a prompt, because there the model has to write it."""
+def _answer_ids(tokenizer: PreTrainedTokenizerBase, frame: _Frame, answers: Sequence[str]) -> list[list[int]]:
+    """Answers as they are tokenised behind the end of a prompt, because there the model has to write them."""
+    if not answers:
+        return []
     end = [] if frame.end_id is None else [frame.end_id]
-    target = frame.lead + answer
-    alone, joined = tokenizer([frame.after, frame.after + target], add_special_tokens=False)["input_ids"]
-    if joined[: len(alone)] == alone:
-        return [*joined[len(alone) :], *end]
-    # The tokenizer merges across the border, but at prediction time the prompt stands alone.
-    return [*tokenizer(target, add_special_tokens=False)["input_ids"], *end]
+    targets = [frame.lead + answer for answer in answers]
+    behind = [frame.after, *(frame.after + target for target in targets)]
+    alone, *joined = tokenizer(behind, add_special_tokens=False)["input_ids"]
+    rows = [ids[len(alone) :] if ids[: len(alone)] == alone else None for ids in joined]
+    # Where the tokenizer merges across the border: at prediction time the prompt stands alone.
+    loose = iter(_loose_ids(tokenizer, [t for t, ids in zip(targets, rows, strict=True) if ids is None]))
+    return [[*(next(loose) if ids is None else ids), *end] for ids in rows]
+
+
+def _loose_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    return list(tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []
 
 
 def _shorten(
-    tokenizer: PreTrainedTokenizerBase, frame: _Frame, text: str, answer: str, max_length: int
-) -> tuple[list[int], list[int]]:
-    """The ids of one row with as much of the text's beginning as fits."""
+    tokenizer: PreTrainedTokenizerBase, frame: _Frame, text: str, max_length: int, answer_length: int
+) -> list[int]:
+    """The prompt of one row with as much of the text's beginning as fits beside its answer."""
     text = text.strip()
-    prompt, target = _encode_one(tokenizer, frame, "", answer)
-    room = max_length - len(prompt) - len(target)
+    before = frame.before_example.get(text, frame.before)  # a part of an example is still that example
+    frame = replace(frame, before=before, before_example={})
+    prompt = _prompt_ids(tokenizer, frame, [""])[0]
+    room = max_length - len(prompt) - answer_length
     if room < 0:
         raise UserError(
             f"data.max_length={max_length} has no room for the instruction and an answer, which take"
-            f" {len(prompt) + len(target)} tokens; raise it, or shorten task.instruction"
+            f" {len(prompt) + answer_length} tokens; raise it, shorten task.instruction, or lower task.few_shot"
         )
     keep, fixed = len(text), max_length - room
     while True:
-        prompt, target = _encode_one(tokenizer, frame, text[:keep], answer)
-        total = len(prompt) + len(target)
+        prompt = _prompt_ids(tokenizer, frame, [text[:keep]])[0]
+        total = len(prompt) + answer_length
         if total <= max_length:
-            return prompt, target
+            return prompt
         keep = min(keep - 1, keep * room // max(1, total - fixed))
-
-
-def _encode_one(
-    tokenizer: PreTrainedTokenizerBase, frame: _Frame, text: str, answer: str
-) -> tuple[list[int], list[int]]:
-    prompts, answers = _encode(tokenizer, frame, [text], [answer])
-    return prompts[0], answers[0]
 
 
 @lru_cache(maxsize=32)
 def _answer_pattern(style: PromptStyle, label_names: tuple[str, ...]) -> tuple[re.Pattern[str], str]:
     """A pattern for one label with the punctuation around it, and the separator as it shows after normalising."""
-    separator = _normalise(style.separator) or " "
+    separator = normalise(style.separator) or " "
     loose = f"[{re.escape(_LOOSE.replace(separator, ''))}]*"
-    names = sorted({_normalise(name) for name in (*label_names, style.none_word)}, key=lambda name: -len(name))
+    names = sorted({normalise(name) for name in (*label_names, style.none_word)}, key=lambda name: -len(name))
     words = "|".join(map(re.escape, names))
     return re.compile(f"{loose}({words}){loose}(?={re.escape(separator)}|$)"), separator
 
@@ -243,7 +293,7 @@ def _pieces(style: PromptStyle, text: str, label_names: Sequence[str]) -> list[s
     """An answer's parts, normalised: known words where one stands whole (the longest), else up to the separator."""
     pattern, separator = _answer_pattern(style, tuple(label_names))
     pieces: list[str] = []
-    for line in map(_normalise, text.splitlines()):
+    for line in map(normalise, text.splitlines()):
         position = 0
         while position < len(line):
             match = pattern.match(line, position)
@@ -254,5 +304,6 @@ def _pieces(style: PromptStyle, text: str, label_names: Sequence[str]) -> list[s
     return [piece for piece in pieces if piece]
 
 
-def _normalise(text: str) -> str:
+def normalise(text: str) -> str:
+    """A label or an answer as it is compared: letter case and blanks do not count."""
     return " ".join(text.casefold().split())

@@ -1,7 +1,8 @@
 """Load an adapter folder back: rebuild the base from the card, put the adapter on, ready to predict.
 
 The base is rebuilt exactly as it was trained on (source, head, pooling, labels, precision, quantisation), so
-the logits are the same to 1e-5 in another process. Nothing in the folder is executed: safetensors only, and
+the logits are the same in another process: to 1e-5 in fp32; a bf16 run was computed under autocast, and without it
+its probabilities differ by about 1e-3. Nothing in the folder is executed: safetensors only, and
 remote code of the base only where the caller allows it, whatever the card says.
 """
 

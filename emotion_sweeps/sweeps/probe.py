@@ -83,7 +83,8 @@ def probe_conf(conf: TrainConf) -> TrainConf:
 
 def run_probe(conf: TrainConf) -> Probe:
     """Train a few steps of `conf` and measure."""
-    from emotion_sweeps.trial import TrialPlace, run_trial
+    from emotion_sweeps.trial.place import TrialPlace
+    from emotion_sweeps.trial.run import run_trial
 
     short = probe_conf(conf)
     with tempfile.TemporaryDirectory(prefix="emotion_sweeps_plan_") as folder, _quiet():

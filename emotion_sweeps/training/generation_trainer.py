@@ -26,6 +26,7 @@ from emotion_sweeps.training.loader import Entry
 from emotion_sweeps.training.losses import IGNORE, token_hits, token_losses
 from emotion_sweeps.training.metrics import label_metrics
 from emotion_sweeps.training.rows import PromptRows
+from emotion_sweeps.training.sequence_packing import document_losses, packed_answers
 
 ParseAnswer = Callable[[str], tuple[np.ndarray, bool]]
 
@@ -47,8 +48,15 @@ def parse_answers(texts: Sequence[str], parse: ParseAnswer) -> Decoded:
 
 
 def answer_metrics(decoded: Decoded, labels: np.ndarray) -> dict[str, float]:
-    """Label metrics of decoded answers, and the share that could not be read as labels."""
-    return {**label_metrics(decoded.labels, labels), "invalid_answers": 1.0 - float(np.mean(decoded.valid))}
+    """Label metrics of decoded answers, and the share that could not be read as labels.
+
+    An answer that could not be read is never right, not even on a text without labels, which its empty row matches.
+    """
+    valid = np.asarray(decoded.valid, dtype=bool)
+    lucky = ~valid & ~decoded.labels.any(axis=1) & ~labels.any(axis=1)
+    metrics, share = label_metrics(decoded.labels, labels), float(lucky.mean())
+    counted = {name: metrics[name] - share for name in ("accuracy", "jaccard")}
+    return {**metrics, **counted, "invalid_answers": 1.0 - float(valid.mean())}
 
 
 def padded_answers(rows: PromptRows, chosen: Sequence[int], pad_id: int) -> dict[str, Any]:
@@ -80,8 +88,10 @@ class GenerationTrainer(PlannedTrainer, SFTTrainer):  # type: ignore[misc]
         parse: ParseAnswer,
         label_smoothing: float,
         eval_batch_size: int,
+        sequence_packing: bool = False,
     ) -> None:
         """Take the rows and how to read answers; called once after construction."""
+        self.sequence_packing = sequence_packing
         self.train_rows, self.validation_rows = train, validation
         self.tokenizer, self.parse = tokenizer, parse
         self.label_smoothing, self.eval_batch_size = label_smoothing, eval_batch_size
@@ -93,8 +103,9 @@ class GenerationTrainer(PlannedTrainer, SFTTrainer):  # type: ignore[misc]
         """Nothing is sent."""
 
     def collate(self, entries: list[Entry]) -> dict[str, Any]:
-        """Prompt and answer padded on the right, the answer's tokens as targets, and shares."""
-        inputs = self._padded(self.train_rows, [row for row, _ in entries])
+        """Prompt and answer, padded on the right or packed, the answer's tokens as targets, and shares."""
+        rows = [row for row, _ in entries]
+        inputs = packed_answers(self.train_rows, rows) if self.sequence_packing else self._padded(self.train_rows, rows)
         return {**inputs, "share": torch.tensor([share for _, share in entries], dtype=torch.float32)}
 
     def compute_loss(
@@ -105,9 +116,13 @@ class GenerationTrainer(PlannedTrainer, SFTTrainer):  # type: ignore[misc]
         num_items_in_batch: Any = None,
     ) -> Any:
         """This micro-batch's part of the mean over the answer tokens of the global batch."""
-        targets, share = inputs.pop("targets"), inputs.pop("share")
+        targets, share, document = inputs.pop("targets"), inputs.pop("share"), inputs.pop("document", None)
         outputs = model(**inputs, use_cache=False)
-        losses = token_losses(outputs.logits[:, :-1], targets, label_smoothing=self.label_smoothing)
+        if document is None:
+            losses = token_losses(outputs.logits[:, :-1], targets, label_smoothing=self.label_smoothing)
+        else:
+            smoothing = self.label_smoothing
+            losses = document_losses(outputs.logits, targets, document, len(share), label_smoothing=smoothing)
         loss = (losses * share).sum()
         return (loss, outputs) if return_outputs else loss
 
@@ -139,6 +154,7 @@ class GenerationTrainer(PlannedTrainer, SFTTrainer):  # type: ignore[misc]
                 max_new_tokens=self.max_new_tokens,
                 end_ids=self.end_ids,
                 device=self.args.device,
+                trie=rows.trie,
             )
         return parse_answers(texts, self.parse)
 

@@ -5,9 +5,10 @@
 
 Multi-label: mean over labels of BCE(logit, y (1 - e) + e / 2) with pos_weight on the positive term.
 Single-label: -sum_c w_c q_c log p_c with q = y (1 - e) + e / num_labels, as torch's cross_entropy with
-reduction="none". Tokens: the sum of the row's token losses; the share is then 1 / number of supervised tokens
-of the global batch. All take leading dimensions (`(num_trials, batch, num_labels)`), which is what lets a
-pack use them unchanged.
+reduction="none". Focal loss (arXiv 1708.02002) multiplies each of these terms by (1 - p)^gamma, p being the
+probability that the term takes the logarithm of; gamma = 0 is the plain loss. Tokens: the sum of the row's
+token losses; the share is then 1 / number of supervised tokens of the global batch. All take leading
+dimensions (`(num_trials, batch, num_labels)`), which is what lets a pack use them unchanged.
 """
 
 from __future__ import annotations
@@ -18,14 +19,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 IGNORE = -100  # a token position that is not supervised
+_CERTAIN = 1e-12  # -log p below which a class counts as certain: log(1 - p) has no gradient there
 
 
 def _at_least_fp32(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
+def _is_off(gamma: float | Tensor) -> bool:
+    return not isinstance(gamma, Tensor) and gamma == 0
+
+
 def multilabel_losses(
-    logits: Tensor, labels: Tensor, *, pos_weight: Tensor | None = None, label_smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    pos_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    focal_gamma: float | Tensor = 0.0,
 ) -> Tensor:
     """Binary cross-entropy of each example: mean over its labels.
 
@@ -33,24 +44,40 @@ def multilabel_losses(
         logits: `(..., num_labels)`.
         labels: the same shape, 0 or 1.
         pos_weight: broadcastable to `logits`, weight of the positive term.
+        focal_gamma: of the focal loss; a tensor broadcastable to `logits` gives each trial its own.
     Returns:
         `(...)`, one loss an example.
     """
     logits = _at_least_fp32(logits)
     targets = labels.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
-    losses = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight, reduction="none")
-    return losses.mean(-1)
+    if _is_off(focal_gamma):
+        losses = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight, reduction="none")
+        return losses.mean(-1)
+    # In logarithms, so that neither the loss nor its gradient breaks down at probabilities of 0 or 1.
+    log_yes, log_no = F.logsigmoid(logits), F.logsigmoid(-logits)
+    positive = targets * torch.exp(focal_gamma * log_no) * log_yes
+    negative = (1 - targets) * torch.exp(focal_gamma * log_yes) * log_no
+    return -(positive * (1.0 if pos_weight is None else pos_weight) + negative).mean(-1)
 
 
 def singlelabel_losses(
-    logits: Tensor, labels: Tensor, *, class_weight: Tensor | None = None, label_smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    class_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    focal_gamma: float | Tensor = 0.0,
 ) -> Tensor:
     """Cross-entropy of each example; `labels` are one-hot rows of the logits' shape."""
     logits = _at_least_fp32(logits)
     targets = labels.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
     if class_weight is not None:
         targets = targets * class_weight
-    return -(targets * torch.log_softmax(logits, dim=-1)).sum(-1)
+    log_p = torch.log_softmax(logits, dim=-1)
+    if not _is_off(focal_gamma):
+        log_others = torch.log(-torch.expm1(log_p.clamp(max=-_CERTAIN)))
+        targets = targets * torch.exp(focal_gamma * log_others)
+    return -(targets * log_p).sum(-1)
 
 
 def token_losses(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

@@ -32,6 +32,7 @@ class Outcome:
     `status` is done, stopped early or pruned. `best` holds every metric's best evaluation, `selection` the
     one that the kept weights were chosen by, `kept` and `final` {"step", "epoch", "metrics"}; `thresholds` is
     None where labels are not decided by thresholds. `train_time_s` is without evaluations.
+    `label_probabilities` is what a generator's label probabilities score and how they were found.
     """
 
     status: str
@@ -49,6 +50,7 @@ class Outcome:
     train_time_s: float
     evaluate_time_s: float
     memory: list[dict[str, Any]]
+    label_probabilities: dict[str, Any] | None = None
 
     @property
     def pruned(self) -> bool:

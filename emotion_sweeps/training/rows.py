@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emotion_sweeps.data.answers import AnswerTrie
+
 
 @dataclass(frozen=True)
 class TextRows:
@@ -26,12 +28,13 @@ class TextRows:
 @dataclass(frozen=True)
 class PromptRows:
     """Prompts and answers for label generation; the loss counts the answer's tokens, its terminator
-    included."""
+    included. With a `trie` nothing but its answers can be decoded."""
 
     ids: list[str]
     prompt_ids: list[list[int]]
     answer_ids: list[list[int]]
     labels: np.ndarray
+    trie: AnswerTrie | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

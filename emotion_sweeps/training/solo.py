@@ -18,14 +18,14 @@ from typing import Any, TypeVar, Unpack
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 from trl import SFTConfig
 
 from emotion_sweeps.training.arguments import training_arguments
 from emotion_sweeps.training.engine import TrialPlan
 from emotion_sweeps.training.generation_trainer import GenerationTrainer, ParseAnswer
-from emotion_sweeps.training.head_trainer import ExampleLosses, HeadTrainer, Side
+from emotion_sweeps.training.head_trainer import HeadTrainer, Side
 from emotion_sweeps.training.loader import PlannedBatches
 from emotion_sweeps.training.losses import (
     class_weight_from_labels,
@@ -60,6 +60,7 @@ def train_head(
     weighting: str = "none",
     weight_cap: float = 5.0,
     label_smoothing: float = 0.0,
+    focal_gamma: float = 0.0,
     tune_thresholds: bool = True,
     split_seed: int = 0,
     **settings: Unpack[Settings],
@@ -72,13 +73,15 @@ def train_head(
         head_modules: module names of the class head, which trains at `head_learning_rate`.
         weighting: pos_weight (multi-label) or class weights (single-label) from the training labels: none,
             sqrt, balanced.
+        focal_gamma: of the focal loss; 0 is the plain one.
         tune_thresholds: multi-label only; validation metrics are then cross-fitted.
         split_seed: draws the halves of cross-fitting, the same for every trial of a study.
     Raises:
         UserError: unknown optimizer or metric.
         DivergedError: the loss is no longer a number.
     """
-    losses = _head_losses(train, multilabel, weighting, weight_cap, label_smoothing, settings["device"])
+    losses = _head_losses(train, multilabel, weighting, weight_cap, settings["device"])
+    losses = partial(losses, label_smoothing=label_smoothing, focal_gamma=focal_gamma)
     with _output_dir(settings.get("checkpoint_dir")) as output_dir:
         args = _arguments(TrainingArguments, output_dir, len(train), settings)
         lengths = [len(row) for row in train.input_ids]
@@ -118,6 +121,7 @@ def train_generation(
     label_names: Sequence[str],
     parse: ParseAnswer,
     label_smoothing: float = 0.0,
+    sequence_packing: bool = False,
     after_init: Callable[[nn.Module], None] | None = None,
     **settings: Unpack[Settings],
 ) -> Outcome:
@@ -128,6 +132,7 @@ def train_generation(
         tokenizer: has a pad token.
         test: decoded and scored once, with the kept weights, unless the trial is pruned.
         parse: an answer's text to a row of labels and whether it could be read.
+        sequence_packing: train on micro-batches without padding, one row each; same losses.
         after_init: called with the model once trl has set it up; puts adapters back to fp32 on a quantised
             base.
     Raises:
@@ -156,6 +161,7 @@ def train_generation(
             parse=parse,
             label_smoothing=label_smoothing,
             eval_batch_size=settings["eval_batch_size"],
+            sequence_packing=sequence_packing,
         )
         trainer.run(settings.get("resume_from"))
         return generation_outcome(trainer, test, label_names)
@@ -193,15 +199,14 @@ def _head_losses(
     multilabel: bool,
     weighting: str,
     cap: float,
-    label_smoothing: float,
     device: torch.device,
-) -> ExampleLosses:
+) -> Callable[..., Tensor]:
     from_labels = pos_weight_from_labels if multilabel else class_weight_from_labels
     weights = from_labels(train.labels, weighting, cap)
     tensor = None if weights is None else torch.from_numpy(weights).to(device)
     if multilabel:
-        return partial(multilabel_losses, pos_weight=tensor, label_smoothing=label_smoothing)
-    return partial(singlelabel_losses, class_weight=tensor, label_smoothing=label_smoothing)
+        return partial(multilabel_losses, pos_weight=tensor)
+    return partial(singlelabel_losses, class_weight=tensor)
 
 
 def _num_steps(num_examples: int, settings: Settings) -> int:

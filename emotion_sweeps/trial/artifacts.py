@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from emotion_sweeps.config.schema import TrainConf
-from emotion_sweeps.data.corpus import Corpus, Split
+from emotion_sweeps.data.corpus import Corpus, Split, fingerprint
 from emotion_sweeps.lora.export import save_adapter
 from emotion_sweeps.models.quantization import bitsandbytes_config, describe_quantization
 from emotion_sweeps.models.sources import source_card
@@ -48,7 +48,7 @@ def write_adapter(
             bitsandbytes_config(load_in_4bit=conf.hardware.load_in_4bit, compute_dtype=dtype)
         ),
         "attn_implementation": model_conf.attn_implementation,
-        "thresholds": outcome.thresholds,
+        "thresholds": outcome.thresholds or (outcome.label_probabilities or {}).get("thresholds"),
         "max_length": conf.data.max_length,
         "prompt": vars(style) if generation else None,
         "metrics": jsonl_safe(outcome.kept),
@@ -76,7 +76,7 @@ def _prediction_rows(split: Split, predictions: Predictions, label_names: list[s
         row["predicted"] = names(predictions.labels[index])
         if predictions.probabilities is not None:
             values = predictions.probabilities[index]
-            row["probabilities"] = {k: round(float(v), 6) for k, v in zip(label_names, values, strict=True)}
+            row["probabilities"] = {k: float(f"{v:.7g}") for k, v in zip(label_names, values, strict=True)}
         if predictions.texts is not None and predictions.valid is not None:
             row |= {"answer": predictions.texts[index], "valid": predictions.valid[index]}
         yield row
@@ -89,14 +89,23 @@ def describe_device(device: torch.device) -> str:
     return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
+def _scored(told: dict[str, Any] | None, *, test: bool) -> dict[str, Any] | None:
+    """What a generator's label probabilities score; the test part's alone where it is looked at."""
+    return told if told is None or test else {**told, "test": None}
+
+
 def measured(conf: TrainConf, outcome: Outcome, corpus: Corpus, *, score_test: bool) -> dict[str, Any]:
     """The part of result.json that training and data decide."""
-    metric = conf.objective.metric
+    objectives = [
+        {"metric": metric, "direction": direction, **outcome.best[metric]}
+        for metric, direction in zip(conf.objective.metrics, conf.objective.directions, strict=True)
+    ]
     test = corpus.test
     scored = score_test and test is not None and test.labelled
     return {
         "status": "pruned" if outcome.pruned else "complete",
-        "objective": {"metric": metric, "direction": conf.objective.direction, **outcome.best[metric]},
+        "objective": objectives[0],
+        "objectives": objectives,
         "selection": outcome.selection,
         "best": outcome.best,
         "kept": outcome.kept,
@@ -104,6 +113,7 @@ def measured(conf: TrainConf, outcome: Outcome, corpus: Corpus, *, score_test: b
         "test": outcome.test_metrics if scored else None,
         "per_label": outcome.per_label,
         "thresholds": outcome.thresholds,
+        "label_probabilities": _scored(outcome.label_probabilities, test=scored),
         "num_steps": outcome.num_steps,
         "train_time_s": outcome.train_time_s,
         "evaluate_time_s": outcome.evaluate_time_s,
@@ -111,6 +121,7 @@ def measured(conf: TrainConf, outcome: Outcome, corpus: Corpus, *, score_test: b
         "data": {
             "name": corpus.name,
             "fingerprint": corpus.fingerprint,
+            "validation_fingerprint": fingerprint(corpus.label_names, {"validation": corpus.validation}),
             "label_names": corpus.label_names,
             "multilabel": corpus.multilabel,
             "num_train": len(corpus.train),

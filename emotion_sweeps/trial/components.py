@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,9 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emotion_sweeps.config.compose import to_conf
 from emotion_sweeps.config.schema import DataConf, HardwareConf, TrainConf
+from emotion_sweeps.data.answers import answer_trie
 from emotion_sweeps.data.corpus import Corpus, Split
+from emotion_sweeps.data.examples import draw_examples
 from emotion_sweeps.data.load import load_corpus
-from emotion_sweeps.data.prompts import PromptStyle, default_instruction, encode_generation
+from emotion_sweeps.data.prompts import PromptStyle, default_instruction, encode_generation, render_answer
 from emotion_sweeps.data.tokens import encode_texts
 from emotion_sweeps.errors import UserError
 from emotion_sweeps.lora.inject import add_adapter
@@ -23,6 +25,7 @@ from emotion_sweeps.models.load import load_classifier, load_generator, model_ki
 from emotion_sweeps.models.quantization import bitsandbytes_config
 from emotion_sweeps.models.sources import ModelSource, resolve_source
 from emotion_sweeps.models.tokenizers import load_tokenizer
+from emotion_sweeps.notices import notice_once
 from emotion_sweeps.training.precision import base_dtype, cpu_flags, pick_device, pick_precision
 from emotion_sweeps.training.rows import PromptRows, TextRows
 from emotion_sweeps.training.seeding import derive
@@ -104,6 +107,9 @@ def find_base(conf: TrainConf) -> Base:
     pooling = POOLING[kind] if model.pooling == "auto" else model.pooling
     side = "left" if conf.task.name == "label_generation" else "right"
     tokenizer = load_tokenizer(source, padding_side=side, trust_remote_code=model.trust_remote_code)
+    if conf.data.max_length > tokenizer.model_max_length:
+        limit, got = tokenizer.model_max_length, conf.data.max_length
+        raise UserError(f"data.max_length must be <= {limit} for model={model.name}, got {got}")
     return Base(source, kind, pooling, tokenizer)
 
 
@@ -118,7 +124,7 @@ def build_model(conf: TrainConf, base: Base, hardware: Hardware, corpus: Corpus)
     shared: dict[str, Any] = {
         "dtype": dtype,
         "quantization": bitsandbytes_config(load_in_4bit=conf.hardware.load_in_4bit, compute_dtype=dtype),
-        "device_map": _device_map(conf.hardware, hardware.device),
+        "device_map": device_map_of(conf.hardware, hardware.device),
         "attn_implementation": model_conf.attn_implementation,
         "pad_token_id": base.tokenizer.pad_token_id,
         "trust_remote_code": model_conf.trust_remote_code,
@@ -140,7 +146,7 @@ def build_model(conf: TrainConf, base: Base, hardware: Hardware, corpus: Corpus)
     return _with_adapter(conf, base, model)
 
 
-def _device_map(conf: HardwareConf, device: torch.device) -> Any:
+def device_map_of(conf: HardwareConf, device: torch.device) -> Any:
     """As asked for; a 4-bit base must be told its device, or it goes to the GPU wherever there is one."""
     if conf.device_map is None and conf.load_in_4bit:
         return {"": str(device)}
@@ -167,23 +173,46 @@ def _with_adapter(conf: TrainConf, base: Base, model: PreTrainedModel) -> PreTra
 
 def text_rows(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TextRows:
     """A split as rows for a class head."""
-    return TextRows(split.ids, encode_texts(tokenizer, split.texts, max_length=max_length), split.labels)
+    rows = encode_texts(tokenizer, split.texts, max_length=max_length)
+    full = sum(len(row) >= max_length for row in rows)
+    if full:
+        notice_once(f"data.max_length={max_length}: {full} of {len(rows)} texts reach it and may have been cut")
+    return TextRows(split.ids, rows, split.labels)
 
 
 def prompt_style(conf: TrainConf, multilabel: bool) -> PromptStyle:
-    """How the task is put to a generator."""
+    """How the task is put to a generator, with examples from the training part where they are asked for."""
     task = conf.task
-    return PromptStyle(
+    style = PromptStyle(
         instruction=task.instruction or default_instruction(multilabel),
         separator=task.label_separator,
         none_word=task.none_word,
         use_chat_template=task.use_chat_template,
+        multilabel=multilabel,
+        constrained=task.decoding == "constrained",
     )
+    return replace(style, examples=_examples(conf, style)) if task.few_shot else style
+
+
+def _examples(conf: TrainConf, style: PromptStyle) -> tuple[tuple[str, str], ...]:
+    """Training texts with their answers; the split's seed draws them, so that all trials of a study show the same."""
+    corpus = corpus_of(conf.data)
+    train, names = corpus.train, corpus.label_names
+    rows = draw_examples(train.texts, train.labels, conf.task.few_shot, seed=conf.data.split_seed)
+    return tuple((train.texts[row], render_answer(style, train.labels[row], names)) for row in rows)
 
 
 def prompt_rows(
     split: Split, tokenizer: PreTrainedTokenizerBase, style: PromptStyle, label_names: list[str], max_length: int
 ) -> PromptRows:
-    """A split as prompts and answers."""
-    rows = encode_generation(tokenizer, style, split.texts, split.labels, label_names, max_length)
-    return PromptRows(split.ids, rows.prompt_ids, rows.answer_ids, split.labels)
+    """A split as prompts and answers.
+
+    Raises:
+        UserError: the labels cannot be told apart as answers, or the prompt leaves no room for one.
+    """
+    trie = answer_trie(tokenizer, style, label_names)
+    written = trie.tokens_of if style.constrained else None
+    rows = encode_generation(
+        tokenizer, style, split.texts, split.labels, label_names, max_length, answer_tokens=written
+    )
+    return PromptRows(split.ids, rows.prompt_ids, rows.answer_ids, split.labels, trie if style.constrained else None)

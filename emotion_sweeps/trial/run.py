@@ -7,7 +7,6 @@ looked at once, for the winner, by the report.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -21,7 +20,6 @@ from emotion_sweeps.config.naming import trial_name
 from emotion_sweeps.config.schema import TrainConf
 from emotion_sweeps.data.corpus import Corpus
 from emotion_sweeps.data.prompts import parse_answer
-from emotion_sweeps.errors import UserError
 from emotion_sweeps.handle import TrialHandle, current_handle
 from emotion_sweeps.lora.inject import ensure_fp32_trainable
 from emotion_sweeps.models.heads import head_names
@@ -36,20 +34,21 @@ from emotion_sweeps.training.solo import train_generation, train_head
 from emotion_sweeps.trial import components
 from emotion_sweeps.trial.artifacts import describe_device, measured, write_adapter, write_predictions
 from emotion_sweeps.trial.components import Base, Hardware
+from emotion_sweeps.trial.finished import claim_checkpoints, finished_result
 from emotion_sweeps.trial.place import TrialPlace
+from emotion_sweeps.trial.probabilities import add_probabilities
 from emotion_sweeps.trial.result import public_config, settings_of, versions, write_result
 
 logger = logging.getLogger("emotion_sweeps")
-HOW_ONLY = ("tracking", "hardware", "name")  # parts of a config that do not change what a trial learns
 
 
-def run_trial(conf: TrainConf, place: TrialPlace) -> float:
-    """Train one trial in its place and return its best evaluation of the objective metric.
+def run_trial(conf: TrainConf, place: TrialPlace) -> float | dict[str, float]:
+    """Train one trial in its place and return its best evaluation of the objective; by name where there are several.
 
     Raises:
         UserError: the input cannot be used, or the folder holds another finished trial.
     """
-    done = _finished_before(conf, place.run_dir)
+    done = value_if_finished(conf, place.run_dir)
     if done is not None:
         return done
     handle, started = current_handle(), time.perf_counter()
@@ -57,25 +56,25 @@ def run_trial(conf: TrainConf, place: TrialPlace) -> float:
     name = trial_name(conf, number, place.overrides)
     header = {"name": name, "trial_number": number, "started_at": datetime.now(UTC).isoformat(), **settings_of(conf)}
     memory: list[dict[str, Any]] = []
-    trackers = _trackers(conf)
+    trackers = open_listeners(conf)
     status, summary = FAILED, dict[str, Any]()
     try:
-        emit = partial(_emit, trackers, handle, memory)
-        start = partial(trackers.start, _run_info(conf, place, handle, name))
+        emit = partial(emit_record, trackers, handle, memory)
+        start = partial(trackers.start, run_info(conf, place, handle, name))
         result = _run(conf, place, handle, emit, start)
         wall_time_s = time.perf_counter() - started
-        result |= {"wall_time_s": wall_time_s, "memory": memory, "peak_memory_gib": _peak_gib(memory), "error": None}
+        result |= {"wall_time_s": wall_time_s, "memory": memory, "peak_memory_gib": peak_gib(memory), "error": None}
         write_result(place.run_dir, {**header, **result, "versions": versions()})
-        status, summary = result["status"], _summary(result)
+        status, summary = result["status"], summary_of(result)
     except BaseException as error:
-        _write_failure(place.run_dir, header, error, time.perf_counter() - started, memory)
+        write_failure(place.run_dir, header, error, time.perf_counter() - started, memory)
         raise
     finally:
         trackers.finish(status, summary)
     if not (status == PRUNED and handle.pausing):
         shutil.rmtree(place.run_dir / CHECKPOINTS_DIR, ignore_errors=True)
-    _say_summary(name, result, place.run_dir)
-    return float(result["objective"]["value"])
+    say_summary(name, result, place.run_dir)
+    return value_of(result)
 
 
 def _run(
@@ -84,6 +83,7 @@ def _run(
     """Build, train, save; the listeners are started once the input is known to be good."""
     corpus = components.corpus_of(conf.data)
     components.check_task_fits(conf.task.name, corpus)
+    claim_checkpoints(conf, place.run_dir / CHECKPOINTS_DIR, corpus.fingerprint)
     base = components.find_base(conf)
     hardware = components.pick_hardware(conf.hardware, base.source.reference)
     with memory_phase("load", emit) as load:
@@ -121,7 +121,7 @@ def _train(
     hardware: Hardware,
     corpus: Corpus,
 ) -> Outcome:
-    settings = _settings(conf, hardware, emit, handle, place.run_dir / CHECKPOINTS_DIR)
+    settings = engine_settings(conf, hardware, emit, handle, place.run_dir / CHECKPOINTS_DIR)
     test = corpus.test if conf.training.predict_test else None
     if conf.task.name == "label_generation":
         style = components.prompt_style(conf, corpus.multilabel)
@@ -132,18 +132,22 @@ def _train(
             label_names=corpus.label_names,
             max_length=conf.data.max_length,
         )
-        return train_generation(
+        train, validation = encode(corpus.train), encode(corpus.validation)
+        test_rows = None if test is None else encode(test)
+        outcome = train_generation(
             model,
             base.tokenizer,
-            encode(corpus.train),
-            encode(corpus.validation),
-            None if test is None else encode(test),
+            train,
+            validation,
+            test_rows,
             label_names=corpus.label_names,
             parse=lambda answer: parse_answer(style, answer, corpus.label_names),
             label_smoothing=conf.task.label_smoothing,
+            sequence_packing=conf.task.sequence_packing,
             after_init=ensure_fp32_trainable,
             **settings,
         )
+        return add_probabilities(conf, outcome, model, base, hardware, corpus, validation, test_rows, emit)
     rows = partial(components.text_rows, tokenizer=base.tokenizer, max_length=conf.data.max_length)
     return train_head(
         model,
@@ -158,15 +162,17 @@ def _train(
         weighting=conf.task.weighting,
         weight_cap=conf.task.weight_cap,
         label_smoothing=conf.task.label_smoothing,
+        focal_gamma=conf.task.focal_gamma,
         tune_thresholds=conf.task.tune_thresholds,
         split_seed=conf.data.split_seed,
         **settings,
     )
 
 
-def _settings(
+def engine_settings(
     conf: TrainConf, hardware: Hardware, emit: Callable[..., None], handle: TrialHandle, checkpoints: Path
 ) -> Settings:
+    """The engine's keyword settings of a config, with the checkpoint to go on from, if there is one."""
     training, scheduler = conf.training, conf.scheduler
     resume_from = last_checkpoint(checkpoints) if training.resume else None
     if resume_from is not None:
@@ -201,7 +207,8 @@ def _settings(
     )
 
 
-def _trackers(conf: TrainConf) -> Trackers:
+def open_listeners(conf: TrainConf) -> Trackers:
+    """The trackers that a config asks for, not yet started."""
     tracking = conf.tracking
     listeners = [name for name in ("wandb", "tensorboard") if getattr(tracking, name)]
     return open_trackers(
@@ -212,7 +219,8 @@ def _trackers(conf: TrainConf) -> Trackers:
     )
 
 
-def _run_info(conf: TrainConf, place: TrialPlace, handle: TrialHandle, name: str) -> RunInfo:
+def run_info(conf: TrainConf, place: TrialPlace, handle: TrialHandle, name: str) -> RunInfo:
+    """What the trackers are told about a run."""
     group = handle.study_name or place.group
     trial = str(place.run_dir.resolve()) if place.number is None else str(place.number)
     return RunInfo(
@@ -225,7 +233,7 @@ def _run_info(conf: TrainConf, place: TrialPlace, handle: TrialHandle, name: str
     )
 
 
-def _emit(trackers: Trackers, handle: TrialHandle, memory: list[dict[str, Any]], record: dict[str, Any]) -> None:
+def emit_record(trackers: Trackers, handle: TrialHandle, memory: list[dict[str, Any]], record: dict[str, Any]) -> None:
     """Hand a record to the listeners, and an evaluation to the study."""
     trackers.log(record)
     if record["kind"] == "memory":
@@ -237,37 +245,36 @@ def _emit(trackers: Trackers, handle: TrialHandle, memory: list[dict[str, Any]],
         handle.report(record["step"], record["epoch"], named)
 
 
-def _peak_gib(memory: list[dict[str, Any]]) -> float:
+def peak_gib(memory: list[dict[str, Any]]) -> float:
+    """The largest memory of any phase, of this process."""
     return max((record["peak_gib"] for record in memory), default=0.0)
 
 
-def _finished_before(conf: TrainConf, run_dir: Path) -> float | None:
+def value_of(result: dict[str, Any]) -> float | dict[str, float]:
+    """What a trial returns, read off its result: the objective's best, by name where there are several."""
+    values = {one["metric"]: float(one["value"]) for one in result.get("objectives") or [result["objective"]]}
+    return values if len(values) > 1 else next(iter(values.values()))
+
+
+def value_if_finished(conf: TrainConf, run_dir: Path) -> float | dict[str, float] | None:
     """The value of the same trial, if this folder holds it finished; another finished trial is never written over."""
-    path = run_dir / RESULT_FILE
-    if not path.is_file():
+    result = finished_result(conf, run_dir)
+    if result is None:
         return None
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
-    if result.get("status") != "complete":
-        return None
-    ours, theirs = public_config(conf), dict(result.get("config") or {})
-    if any(ours[key] != theirs.get(key) for key in ours if key not in HOW_ONLY):
-        raise UserError(f"{run_dir} holds another finished trial ({result.get('name')}); choose another folder")
-    logger.info(f"{result.get('name')} is finished already: {path}")
-    return float(result["objective"]["value"])
+    logger.info(f"{result.get('name')} is finished already: {run_dir / RESULT_FILE}")
+    return value_of(result)
 
 
-def _write_failure(
+def write_failure(
     run_dir: Path, header: dict[str, Any], error: BaseException, wall_time_s: float, memory: list[dict[str, Any]]
 ) -> None:
+    """Leave a result.json that says what went wrong."""
     told = {"class": type(error).__name__, "message": str(error)}
     failed = {"status": FAILED, "error": told, "wall_time_s": wall_time_s, "memory": memory, "versions": versions()}
     write_result(run_dir, {**header, **failed})
 
 
-def _summary(result: dict[str, Any]) -> dict[str, Any]:
+def summary_of(result: dict[str, Any]) -> dict[str, Any]:
     """What dashboards show of a run: the kept evaluation, the bests, the cost."""
     best = {f"best/{metric}": where["value"] for metric, where in result["best"].items()}
     kept = {f"kept/{metric}": value for metric, value in result["kept"]["metrics"].items()}
@@ -275,7 +282,8 @@ def _summary(result: dict[str, Any]) -> dict[str, Any]:
     return {**best, **kept, **cost, "objective": result["objective"]["value"]}
 
 
-def _say_summary(name: str, result: dict[str, Any], run_dir: Path) -> None:
+def say_summary(name: str, result: dict[str, Any], run_dir: Path) -> None:
+    """The end of a run in three lines: how it went, the test part, what was written."""
     loss, kept, test = result["best"]["loss"], result["kept"], result["test"]
     logger.info(
         f"{name}: {result['status']} in {result['wall_time_s']:.0f} s, "

@@ -26,6 +26,9 @@ OPTIONS = [
 ]
 
 
+GENERATION = ["model=qwen3_tiny", "task=label_generation"]
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group: str, option: str) -> None:
     conf = compose([f"{group}={option}", *NEEDS.get((group, option), [])])
@@ -57,7 +60,27 @@ def test_model_options_are_named_as_their_file(option: str) -> None:
         (["data=files"], "data.train must be given"),
         (["data=files", "data.train=no/such.tsv"], "data.train: file not found: no/such.tsv"),
         (["data.validation_fraction=.6", "data.test_fraction=.4"], "must be < 1"),
+        (["data.train=mine.tsv"], "data.train is not read by data=demo; take data=files"),
+        (["data.test_fraction=.3"], "data.test_fraction is not read by data=demo"),
+        (["data=files", f"data.train={CONF}"], "is a folder; give a file in it"),
+        (["data=files", f"data.train={CONF / 'train.yml'}"], "did you mean"),
+        (["objective.metric=[]"], "objective.metric must name at least one metric"),
+        (["objective.metric=f1"], "objective.metric must be one of"),
+        (["model=null"], "a config group cannot be null"),
         (["objective.metric=invalid_answers"], "exists for task=label_generation alone"),
+        (["task.focal_gamma=-1"], "task.focal_gamma must be >= 0, got -1.0"),
+        (["task.few_shot=3"], "task.few_shot is for task=label_generation; leave it out for task=multilabel_head"),
+        (["task.sequence_packing=true"], "task.sequence_packing is for task=label_generation"),
+        ([*GENERATION, "task.focal_gamma=2"], "task.focal_gamma=2 is for class heads"),
+        ([*GENERATION, "task.few_shot=-1"], "task.few_shot must be >= 0, got -1"),
+        (
+            [*GENERATION, "task.decoding=constrain"],
+            'must be one of constrained, free, got constrain; did you mean "con',
+        ),
+        ([*GENERATION, "task.probabilities=exat"], 'must be one of exact, sampled, none, got exat; did you mean "exac'),
+        ([*GENERATION, "task.max_exact_labels=0"], "task.max_exact_labels must be >= 1, got 0"),
+        ([*GENERATION, "task.probability_tolerance=1"], "task.probability_tolerance must be >= 0 and < 1, got 1.0"),
+        ([*GENERATION, "task.probability_samples=1"], "task.probability_samples must be >= 2, got 1"),
         (["hardware.device=tpu"], "hardware.device must be auto, cpu, cuda or cuda:N, got tpu"),
         (["hardware=cpu", "hardware.precision=fp16"], "hardware.precision=fp16 needs a GPU"),
         (["model=gemma3_270m", "hardware.precision=fp16"], "overflows in Gemma 3"),
@@ -111,6 +134,12 @@ def test_alpha_and_head_learning_rate_follow_unless_given() -> None:
 )
 def test_trials_are_named_in_the_published_form(overrides: list[str], number: int | None, name: str) -> None:
     assert trial_name(compose(overrides), number, overrides) == name
+
+
+def test_rows_are_longer_where_prompts_are_needed_unless_given() -> None:
+    assert compose([]).data.max_length == 128
+    assert compose(GENERATION).data.max_length == 512
+    assert compose([*GENERATION, "data.max_length=96"]).data.max_length == 96
 
 
 def test_the_container_composes_again() -> None:

@@ -15,8 +15,6 @@ import pytest
 
 APP = Path(__file__).parent / "apps" / "toy.py"
 sys.path.insert(0, str(APP.parent))
-MISSION = ("lora.r=16,24,32", "scheduler=linear,cosine")
-FOUR = ("lora.r=16,24", "scheduler=linear,cosine")
 
 
 class Sweeps:

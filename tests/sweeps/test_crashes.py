@@ -14,7 +14,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import FOUR
+from sweep_kit import FOUR
 
 from emotion_sweeps.errors import UserError
 from emotion_sweeps.sweeps import leases

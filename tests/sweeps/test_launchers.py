@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from conftest import FOUR
+from sweep_kit import FOUR
 
 from emotion_sweeps.errors import UserError
 from emotion_sweeps.sweeps.pool import worker_environments
@@ -15,7 +15,8 @@ from emotion_sweeps.sweeps.worker import work
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("launcher", "package"), [("joblib", "joblib"), ("submitit_local", "submitit"), ("ray", "ray")]
+    ("launcher", "package"),
+    [("joblib", "joblib"), ("submitit_local", "submitit"), pytest.param("ray", "ray", marks=pytest.mark.ray)],
 )
 def test_each_cell_runs_once_through_a_launcher(sweeps, launcher, package):
     pytest.importorskip(package)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import FOUR
+from sweep_kit import FOUR
 
 from emotion_sweeps.errors import UserError
 

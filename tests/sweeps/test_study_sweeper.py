@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
-from conftest import FOUR, MISSION
+from sweep_kit import FOUR, MISSION
 
 from emotion_sweeps.errors import UserError
 

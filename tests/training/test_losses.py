@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -111,3 +113,61 @@ def test_class_weights_leave_the_losss_scale_alone(mode: str) -> None:
     assert weights[targets].mean() == pytest.approx(1)
     assert weights[0] < weights[1] <= weights[2]
     assert class_weight_from_labels(np.eye(3, dtype=np.uint8)[targets], "none") is None
+
+
+def reference_focal_sigmoid(logits: torch.Tensor, targets: torch.Tensor, gamma: float) -> torch.Tensor:
+    """torchvision.ops.sigmoid_focal_loss without alpha, as it is written there."""
+    p = torch.sigmoid(logits)
+    ce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    p_t = p * targets + (1 - p) * (1 - targets)
+    return ce * ((1 - p_t) ** gamma)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 5.0])
+def test_multilabel_focal_loss_is_torchvisions(logits: torch.Tensor, multi: torch.Tensor, gamma: float) -> None:
+    losses = multilabel_losses(logits, multi, focal_gamma=gamma)
+    torch.testing.assert_close(losses, reference_focal_sigmoid(logits, multi.double(), gamma).mean(-1))
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_singlelabel_focal_loss_by_its_formula(logits: torch.Tensor, gamma: float) -> None:
+    targets, weight = torch.arange(12) % 5, torch.tensor([1.0, 2.0, 0.5, 3.0, 1.0], dtype=torch.float64)
+    losses = singlelabel_losses(logits, F.one_hot(targets, 5), class_weight=weight, focal_gamma=gamma)
+    p = torch.softmax(logits, -1)[range(12), targets]
+    torch.testing.assert_close(losses, -weight[targets] * (1 - p) ** gamma * torch.log(p))
+
+
+def test_focal_loss_in_closed_form() -> None:
+    """At even odds every term is halved once per unit of gamma."""
+    zeros, labels = torch.zeros(1, 2), torch.tensor([[1, 0]])
+    for gamma in (0.0, 1.0, 3.0):
+        wanted = torch.log(torch.tensor([2.0])) * 0.5**gamma
+        torch.testing.assert_close(multilabel_losses(zeros, labels, focal_gamma=gamma), wanted)
+        torch.testing.assert_close(singlelabel_losses(zeros, labels, focal_gamma=gamma), wanted)
+
+
+@pytest.mark.parametrize("losses", [multilabel_losses, singlelabel_losses])
+def test_focal_gamma_a_trial_and_zero_is_the_plain_loss(losses: Any, logits: torch.Tensor, multi: torch.Tensor) -> None:
+    labels = multi if losses is multilabel_losses else F.one_hot(torch.arange(12) % 5, 5)
+    gammas = torch.tensor([0.0, 2.0], dtype=torch.float64).view(2, 1, 1)
+    options = {"label_smoothing": 0.1}
+    both = losses(torch.stack([logits, logits]), labels.expand(2, -1, -1), focal_gamma=gammas, **options)
+    torch.testing.assert_close(both[0], losses(logits, labels, **options))
+    torch.testing.assert_close(both[1], losses(logits, labels, focal_gamma=2.0, **options))
+
+
+@pytest.mark.parametrize("losses", [multilabel_losses, singlelabel_losses])
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_gradients_stay_finite_where_the_model_is_certain(losses: Any, gamma: float) -> None:
+    logits = torch.tensor([[200.0, -200.0], [-200.0, 200.0], [0.1, 0.0]], requires_grad=True)
+    labels = torch.tensor([[1, 0], [1, 0], [1, 0]])
+    value = losses(logits, labels, focal_gamma=gamma, label_smoothing=0.1)
+    value.sum().backward()
+    assert torch.isfinite(value).all() and logits.grad is not None and torch.isfinite(logits.grad).all()
+    assert value[0] < value[1]
+
+
+@pytest.mark.parametrize("losses", [multilabel_losses, singlelabel_losses])
+def test_focal_gradients_are_those_of_the_formula(losses: Any, logits: torch.Tensor, multi: torch.Tensor) -> None:
+    labels = multi if losses is multilabel_losses else F.one_hot(torch.arange(12) % 5, 5)
+    assert torch.autograd.gradcheck(lambda x: losses(x, labels, focal_gamma=1.5), logits.clone().requires_grad_())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, Records
+from engine_kit import LABELS, Records
 from torch import nn
 from torch.nn import functional as F
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Records
+from engine_kit import Records
 from torch import nn
 from torch.nn import functional as F
 

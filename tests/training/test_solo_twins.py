@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Records
+from engine_kit import Records
 
 from emotion_sweeps.data.prompts import PromptStyle, encode_generation, parse_answer
 from emotion_sweeps.data.tokens import encode_texts

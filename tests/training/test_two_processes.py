@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1] / "kits"
 
 SCRIPT = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
-from conftest import LABELS, Records, text_rows, tiny_head
+from engine_kit import LABELS, Records, text_rows, tiny_head
 from emotion_sweeps.training.solo import train_head
 
 records = Records()

@@ -13,8 +13,9 @@ from emotion_sweeps.config.compose import compose
 from emotion_sweeps.config.schema import TrainConf
 from emotion_sweeps.models.baseline import fit_baseline
 from emotion_sweeps.training.thresholds import tune_thresholds
-from emotion_sweeps.trial import TrialPlace, run_trial
 from emotion_sweeps.trial.components import corpus_of
+from emotion_sweeps.trial.place import TrialPlace
+from emotion_sweeps.trial.run import run_trial
 
 GOEMOTIONS = Path(__file__).resolve().parents[3] / "shared" / "data" / "goemotions"
 QUIET = ["tracking=jsonl", "hardware.num_threads=2"]

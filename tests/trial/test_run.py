@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from emotion_sweeps.config.compose import compose
+from emotion_sweeps.data.prompts import PromptStyle
 from emotion_sweeps.errors import UserError
 from emotion_sweeps.handle import NullHandle, use_handle
-from emotion_sweeps.trial import TrialPlace, run_trial
+from emotion_sweeps.trial.components import corpus_of
+from emotion_sweeps.trial.place import TrialPlace
+from emotion_sweeps.trial.run import run_trial
 
 SMOKE = [
     "training=smoke",
@@ -107,6 +110,23 @@ def test_a_finished_trial_is_not_trained_again_and_never_written_over(finished: 
     assert (finished / "result.json").read_bytes() == before
 
 
+def test_a_checkpoint_of_other_settings_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+    class Pausing(NullHandle):
+        pausing = True
+
+        def should_stop(self) -> bool:
+            return True
+
+    longer = [*TINY, "training.max_steps=12", "training.epochs=2"]
+    with use_handle(Pausing()):
+        run_trial(compose(longer), TrialPlace(tmp_path))
+    for other in ("lora.r=8", "lora.learning_rate=1e-5", "seed=3", "data.max_samples=40"):
+        with pytest.raises(UserError, match="checkpoint of other settings or data"):
+            run_trial(compose([*longer, other]), TrialPlace(tmp_path))
+    run_trial(compose([*longer, "lora.r=8", "training.resume=false"]), TrialPlace(tmp_path))
+    assert result_of(tmp_path)["lora"]["r"] == 8
+
+
 def test_a_failure_leaves_its_class_and_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lora.target_modules"):
         run_trial(compose([*TINY, "lora.target_modules=[no_such_module]"]), TrialPlace(tmp_path))
@@ -138,6 +158,73 @@ def test_generation_writes_answers(tmp_path: Path) -> None:
     assert {"token_accuracy", "invalid_answers", "macro_f1", "loss"} <= set(metrics)
     rows = [json.loads(line) for line in (tmp_path / "predictions" / "validation.jsonl").read_text().splitlines()]
     assert all({"answer", "valid"} <= set(row) for row in rows)
+
+
+GENERATION = ["model=qwen3_tiny", "task=label_generation", *SMOKE, "data.max_samples=16", "data.max_eval_samples=8"]
+
+
+def test_constrained_answers_are_valid_and_have_probabilities(tmp_path: Path) -> None:
+    chosen = ["task.decoding=constrained", "task.probabilities=exact", "task.few_shot=3", "task.sequence_packing=true"]
+    run_trial(compose([*GENERATION, *chosen, "data.max_length=512"]), TrialPlace(tmp_path))
+    result = result_of(tmp_path)
+    assert result["kept"]["metrics"]["invalid_answers"] == 0
+    told = result["label_probabilities"]
+    assert told["method"] == "exact" and told["validation"]["error_bound"] <= 1e-3
+    assert {"loss", "macro_f1", "macro_f1_at_half"} <= set(told["validation"]) & set(told["test"])
+    assert len(told["thresholds"]) == 11
+    for name in ("validation", "test"):
+        rows = [json.loads(line) for line in (tmp_path / "predictions" / f"{name}.jsonl").read_text().splitlines()]
+        assert all(row["valid"] and len(row["probabilities"]) == 11 for row in rows)
+    card = json.loads((tmp_path / "adapter" / "emotion_sweeps.json").read_text())
+    assert card["thresholds"] == told["thresholds"]
+    style = PromptStyle(**card["prompt"])
+    assert style.constrained and style.multilabel and len(style.examples) == 3
+    train = corpus_of(compose(GENERATION).data).train
+    assert {text for text, _ in style.examples} <= set(train.texts)
+    notices = [record["text"] for record in records_of(tmp_path) if record["kind"] == "notice"]
+    assert [text.split(":")[0] for text in notices] == [
+        "label probabilities of validation",
+        "label probabilities of test",
+    ]
+
+
+def test_the_test_scores_of_probabilities_stay_closed_in_a_sweep(tmp_path: Path) -> None:
+    chosen = ["task.probabilities=sampled", "task.probability_samples=4", "data.max_length=256"]
+    run_trial(compose([*GENERATION, *chosen]), TrialPlace(tmp_path / "3", number=3, sweep_dir=tmp_path))
+    told = result_of(tmp_path / "3")["label_probabilities"]
+    assert told["method"] == "sampled" and told["test"] is None and told["validation"]["standard_error_max"] >= 0
+
+
+def test_free_decoding_keeps_its_invalid_answers(tmp_path: Path) -> None:
+    conf = compose([*GENERATION, "task.decoding=free", "task.probabilities=none", "data.max_length=256"])
+    run_trial(conf, TrialPlace(tmp_path))
+    result = result_of(tmp_path)
+    assert result["kept"]["metrics"]["invalid_answers"] > 0 and result["label_probabilities"] is None
+
+
+def test_focal_loss_trains_and_is_searchable(finished: Path, tmp_path: Path) -> None:
+    run_trial(compose([*TINY, "task.focal_gamma=2"]), TrialPlace(tmp_path))
+    plain, focal = (next(r["loss"] for r in records_of(f) if r["kind"] == "train") for f in (finished, tmp_path))
+    assert 0 < focal < plain
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["joy", "Joy"], "the labels '[jJ]oy' and '[jJ]oy' read alike"),
+        (["joy", "anger, mild"], "task.label_separator=', ' stands inside the label"),
+        (["joy", "none so far", "none"], "task.none_word='none' is also the label 'none'"),
+    ],
+)
+def test_labels_that_cannot_be_answers_are_refused_before_training(
+    tmp_path: Path, labels: list[str], message: str
+) -> None:
+    lines = [json.dumps({"text": f"post number {i}", "labels": labels[: 1 + i % len(labels)]}) for i in range(30)]
+    (tmp_path / "posts.jsonl").write_text("\n".join(lines) + "\n")
+    conf = compose([*GENERATION, "data=files", f"data.train={tmp_path / 'posts.jsonl'}", "data.max_length=256"])
+    with pytest.raises(UserError, match=message):
+        run_trial(conf, TrialPlace(tmp_path / "run"))
+    assert [r for r in records_of(tmp_path / "run") if r["kind"] == "train"] == []
 
 
 def test_the_study_hears_every_evaluation_and_can_stop_the_trial(tmp_path: Path) -> None:
