@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from emotion_sweeps.data.corpus import Corpus, Split
 from emotion_sweeps.models import baseline
 from emotion_sweeps.paths import cache_dir
+from emotion_sweeps.report.bootstrap import macro_f1_interval
 from emotion_sweeps.report.results import COMPLETE, RunRow
 from emotion_sweeps.training.metrics import classification_metrics, predict_labels
 from emotion_sweeps.training.thresholds import cross_fitted_predictions, tune_thresholds
@@ -44,6 +45,7 @@ class BaselineScore:
     fit_time_s: float
     validation: dict[str, float]
     test: dict[str, float] | None
+    test_interval: tuple[float, float] | None = None  # of macro-F1, 95 %, over resampled texts
 
 
 def baseline_scores(runs: Sequence[RunRow], load_corpus_for: LoadCorpus) -> tuple[list[BaselineScore], list[str]]:
@@ -106,6 +108,7 @@ def compute(corpus: Corpus, split_seed: int) -> BaselineScore:
     probabilities, gold = fitted.predict_proba(corpus.validation.texts), corpus.validation.labels
     crossed = cross_fitted_predictions(probabilities, gold, split_seed) if corpus.multilabel else None
     thresholds = tune_thresholds(probabilities, gold) if corpus.multilabel else np.array(0.5)
+    test, interval = _on_test(fitted, corpus.test, thresholds, corpus.multilabel)
     return BaselineScore(
         version=baseline.VERSION,
         fingerprint=corpus.fingerprint,
@@ -113,19 +116,20 @@ def compute(corpus: Corpus, split_seed: int) -> BaselineScore:
         num_train=len(corpus.train),
         fit_time_s=fit_time_s,
         validation=_metrics(probabilities, gold, crossed, corpus.multilabel),
-        test=_test_metrics(fitted, corpus.test, thresholds, corpus.multilabel),
+        test=test,
+        test_interval=interval,
     )
 
 
-def _test_metrics(
+def _on_test(
     fitted: baseline.Baseline, test: Split | None, thresholds: NDArray[np.float64], multilabel: bool
-) -> dict[str, float] | None:
+) -> tuple[dict[str, float] | None, tuple[float, float] | None]:
+    """Metrics on a labelled test part, and the interval of macro-F1."""
     if test is None or not test.labelled or not len(test):
-        return None
+        return None, None
     probabilities = fitted.predict_proba(test.texts)
-    return _metrics(
-        probabilities, test.labels, predict_labels(probabilities, thresholds, multilabel=multilabel), multilabel
-    )
+    predicted = predict_labels(probabilities, thresholds, multilabel=multilabel)
+    return _metrics(probabilities, test.labels, predicted, multilabel), macro_f1_interval(predicted, test.labels)
 
 
 def _metrics(
@@ -143,10 +147,13 @@ def _read(path: Path, fingerprint: str) -> BaselineScore | None:
     """A cached score of this version, or None: a file that cannot be used is computed again."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("test_interval") is not None:
+            low, high = content["test_interval"]
+            content["test_interval"] = (float(low), float(high))
         score = BaselineScore(**content)
         usable = score.version == baseline.VERSION and score.fingerprint == fingerprint
         return score if usable and isinstance(score.validation["macro_f1"], float) else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

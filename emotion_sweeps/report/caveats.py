@@ -76,7 +76,7 @@ def _differences(ranking: Ranking) -> str | None:
     spread = f"Between seeds {metric_text(metric)} varies by {noise.deviation:.4f} (standard deviation)"
     if not tied:
         return f"{spread}; no other trial is tied with the first. First and second are {apart}."
-    return f"{spread}: {names_of(tied)} cannot be told from the first (95 %); take them as tied."
+    return f"{spread}: {names_of(tied)} cannot be told from the first; take them as tied."
 
 
 def _several_corpora(runs: Sequence[RunRow]) -> str | None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from emotion_sweeps.report.baselines import NAME, BaselineScore
 from emotion_sweeps.report.caveats import board_caveats
 from emotion_sweeps.report.ranking import COMPARABLE, Entry, Ranking, rank
-from emotion_sweeps.report.results import FAILED, PRUNED, Point, RunRow
+from emotion_sweeps.report.results import FAILED, PRUNED, Point, RunRow, finite_number
 
 MEDALS = {1: "🥇", 2: "🥈", 3: "🥉"}
 
@@ -65,7 +66,7 @@ class Board:
         """The entry that ranks first."""
         return self.ranking.entries[0] if self.ranking.entries else None
 
-    @property
+    @cached_property
     def several_models(self) -> bool:
         """Whether a column must say which model and task a row is of."""
         return len({(row.model, row.task) for row in self.rows if row.rank is not None}) > 1
@@ -132,9 +133,10 @@ def _entry_row(entry: Entry, ranking: Ranking) -> TableRow:
 
 def lora_text(lora: Mapping[str, Any]) -> str:
     """`r=24, alpha=64, dropout=0.10`, with what differs from plain LoRA on all linear layers behind it."""
-    r, alpha, dropout, targets = (lora.get(key) for key in ("r", "alpha", "dropout", "target_modules"))
-    parts = [f"{name}={value:g}" for name, value in (("r", r), ("alpha", alpha)) if isinstance(value, (int, float))]
-    if isinstance(dropout, (int, float)):
+    r, alpha, dropout = (finite_number(lora.get(key)) for key in ("r", "alpha", "dropout"))
+    targets = lora.get("target_modules")
+    parts = [f"{name}={value:g}" for name, value in (("r", r), ("alpha", alpha)) if value is not None]
+    if dropout is not None:
         parts.append(f"dropout={dropout:.2f}" if round(dropout, 2) == dropout else f"dropout={dropout:g}")
     if targets not in (None, "all-linear"):
         parts.append(f"targets={'+'.join(map(str, targets)) if isinstance(targets, list) else targets}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from emotion_sweeps.report.findings import Analysis
 from emotion_sweeps.report.leaderboard import Board, TableRow
 from emotion_sweeps.report.ranking import metric_text
 from emotion_sweeps.report.results import RunRow
+from emotion_sweeps.report.sections import analysis_sections
 from emotion_sweeps.report.texts import markdown as escaped
 
 NONE = "–"
@@ -52,12 +54,13 @@ def cells(board: Board, row: TableRow) -> list[str]:
     ]
 
 
-def render(board: Board, folders: Sequence[Path], best_config: str | None) -> str:
+def render(board: Board, folders: Sequence[Path], best_config: str | None, analysis: Analysis | None = None) -> str:
     """The whole file.
 
     Args:
         folders: where the runs were read.
         best_config: the command that runs the winner's configuration again, None where there is no winner.
+        analysis: what stands below the board.
     """
     sections = [
         ["# Leaderboard"],
@@ -70,8 +73,9 @@ def render(board: Board, folders: Sequence[Path], best_config: str | None) -> st
         if board.ranking.entries
         else [],
         _test(board),
-        _winner(board, best_config),
         _bullets("## Read this first", board.caveats),
+        *(analysis_sections(analysis) if analysis else []),
+        _winner(board, best_config),
         _bullets("## Pruned", [_pruned(run) for run in board.pruned]),
         _bullets("## Failed", [f"{run.name}: {run.error or 'no reason recorded'}" for run in board.failed]),
         ["Read from " + ", ".join(escaped(folder) for folder in folders) + "."],
@@ -105,7 +109,8 @@ def _test(board: Board) -> list[str]:
     if board.test is None or board.winner is None:
         return []
     shown = ", ".join(f"{metric_text(m)} {board.test[m]:.3f}" for m in _TEST_SHOWN if m in board.test)
-    line = f"Test part, scored for the first of the board alone: {shown}."
+    whom = "the best of each family; of the first of the board" if board.several_models else "the first of the board"
+    line = f"Test part, scored for {whom} alone: {shown}."
     mates = [b for b in board.baselines if b.fingerprint == board.winner.best_run.fingerprint and b.test]
     if mates and mates[0].test:
         line += f" The baseline there: macro-F1 {mates[0].test['macro_f1']:.3f}."

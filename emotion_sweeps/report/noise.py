@@ -1,7 +1,8 @@
 """How much of a difference between two trials is the luck of the seed, as far as the runs can tell.
 
 With replicates: s = pooled standard deviation over all configurations that ran with several seeds, and an entry is
-tied with the winner when |difference| <= t(.975, df) * s * sqrt(1/n + 1/m). Without replicates nothing is known.
+tied with the winner when |difference| <= t(1 - BEST / N (N - 1), df) * s * sqrt(1/n + 1/m): Bonferroni over all pairs
+of N configurations, as the winner was picked for being first (`multiplicity`). Without replicates nothing is known.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from emotion_sweeps.report.multiplicity import BEST
 from emotion_sweeps.report.ranking import Entry, value_of
 
 
@@ -20,16 +22,18 @@ class Noise:
 
     deviation: float
     degrees: int
+    entries: int  # configurations, among which the first was picked
 
     def tied(self, one: Entry, other: Entry, metric: str) -> bool:
-        """Whether the two means cannot be told apart at 95 %."""
+        """Whether the two means cannot be told apart."""
         from scipy.stats import t  # type: ignore[import-untyped]
 
         first, second = one.mean(metric), other.mean(metric)
         if first is None or second is None:
             return False
         error = self.deviation * math.sqrt(1 / len(one.runs) + 1 / len(other.runs))
-        return abs(first - second) <= float(t.ppf(0.975, self.degrees)) * error
+        pairs = self.entries * max(self.entries - 1, 1)
+        return abs(first - second) <= float(t.isf(BEST / pairs, self.degrees)) * error
 
 
 def seed_noise(entries: Sequence[Entry], metric: str) -> Noise | None:
@@ -40,4 +44,4 @@ def seed_noise(entries: Sequence[Entry], metric: str) -> Noise | None:
         if len(values) > 1:
             squares += statistics.variance(values) * (len(values) - 1)
             degrees += len(values) - 1
-    return Noise(math.sqrt(squares / degrees), degrees) if degrees else None
+    return Noise(math.sqrt(squares / degrees), degrees, len(entries)) if degrees else None

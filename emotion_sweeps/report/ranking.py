@@ -20,7 +20,7 @@ from emotion_sweeps.training.metrics import BETTER
 
 # Metrics in label space, which mean the same for every task, weighting and model.
 COMPARABLE = tuple(name for name in BETTER if name not in ("loss", "token_accuracy", "invalid_answers"))
-_NOT_LEARNED = ("tracking", "sweep", "hardware", "name", "seed")  # parts of a config that seeds may differ in
+NOT_LEARNED = ("tracking", "sweep", "hardware", "name", "seed")  # parts of a config that seeds may differ in
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ _ASPECTS: Mapping[str, Callable[[RunRow], Any]] = {
     "label smoothing": lambda run: str(_task_setting(run, "label_smoothing") or 0),
     "model": lambda run: run.model,
     "labels": lambda run: run.label_names,
-    "validation texts": lambda run: (run.data_name, run.num_validation),
+    "validation texts": lambda run: run.validation_fingerprint or (run.data_name, run.num_validation),
 }
 
 
@@ -170,7 +170,7 @@ def replicates(runs: Sequence[RunRow]) -> list[list[RunRow]]:
 def _identity(run: RunRow) -> str | None:
     if not run.config:
         return None
-    learned = {key: value for key, value in run.config.items() if key not in _NOT_LEARNED}
+    learned = {key: value for key, value in run.config.items() if key not in NOT_LEARNED}
     return json.dumps([learned, run.fingerprint], sort_keys=True, default=str)
 
 

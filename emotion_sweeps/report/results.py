@@ -49,6 +49,7 @@ class RunRow:
     scheduler: str | None = None
     data_name: str | None = None
     fingerprint: str | None = None
+    validation_fingerprint: str | None = None  # of the validation part alone
     label_names: tuple[str, ...] = ()
     num_validation: int | None = None
     objective_metric: str | None = None
@@ -205,6 +206,7 @@ def _row(folder: Path, content: Mapping[str, Any]) -> RunRow:
         scheduler=_text(content.get("scheduler")),
         data_name=_text(data.get("name")) or _text(_mapping(_mapping(content.get("config")).get("data")).get("name")),
         fingerprint=_text(data.get("fingerprint")),
+        validation_fingerprint=_text(data.get("validation_fingerprint")),
         label_names=tuple(str(name) for name in names) if isinstance(names, list) else (),
         num_validation=_whole(data.get("num_validation")),
         objective_metric=_text(_mapping(content.get("objective")).get("metric")),
@@ -214,7 +216,7 @@ def _row(folder: Path, content: Mapping[str, Any]) -> RunRow:
         lora=_mapping(content.get("lora")),
         seed=seed,
         trainable_parameters=trainable,
-        wall_time_s=_number(content.get("wall_time_s")),
+        wall_time_s=finite_number(content.get("wall_time_s")),
         stopped_early=content.get("stopped_early") is True,
         stand_in=content.get("stand_in") is True,
         error=_error(error),
@@ -229,21 +231,22 @@ def _error(error: Mapping[str, Any]) -> str | None:
 
 def _points(part: Mapping[str, Any]) -> dict[str, Point]:
     """Every metric of one evaluation, as points of the same step."""
-    metrics = {str(k): _number(v) for k, v in _mapping(part.get("metrics")).items()}
-    step, epoch = _whole(part.get("step")), _number(part.get("epoch"))
+    metrics = {str(k): finite_number(v) for k, v in _mapping(part.get("metrics")).items()}
+    step, epoch = _whole(part.get("step")), finite_number(part.get("epoch"))
     return {name: Point(value, step, epoch) for name, value in metrics.items() if value is not None}
 
 
 def _point(part: Mapping[str, Any]) -> Point | None:
-    value = _number(part.get("value"))
-    return None if value is None else Point(value, _whole(part.get("step")), _number(part.get("epoch")))
+    value = finite_number(part.get("value"))
+    return None if value is None else Point(value, _whole(part.get("step")), finite_number(part.get("epoch")))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _number(value: Any) -> float | None:
+def finite_number(value: Any) -> float | None:
+    """A number as a float, None for anything else: texts, booleans, infinities, whole numbers beyond floats."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
@@ -254,7 +257,7 @@ def _number(value: Any) -> float | None:
 
 
 def _whole(value: Any) -> int | None:
-    number = _number(value)
+    number = finite_number(value)
     return int(number) if number is not None and number == int(number) else None
 
 

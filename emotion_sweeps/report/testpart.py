@@ -1,4 +1,4 @@
-"""The winner's score on the test part, from the predictions that its run wrote; no other trial is scored there."""
+"""Scores on the test part from the predictions that a run wrote: of the winner, and of the best of each family."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def scored_on_test(run: RunRow) -> dict[str, float] | None:
     Raises:
         ValueError: the predictions cannot be read.
     """
+    read = read_test_part(run)
+    return None if read is None else label_metrics(read[1], read[0])
+
+
+def read_test_part(run: RunRow) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """Gold and predicted rows, `(num_examples, num_labels)` each, None where there are no labels or no predictions.
+
+    Raises:
+        ValueError: the predictions cannot be read.
+    """
     path = run.folder / PREDICTIONS_DIR / "test.jsonl"
     if not path.is_file() or not run.label_names:
         return None
@@ -30,7 +40,7 @@ def scored_on_test(run: RunRow) -> dict[str, float] | None:
         gold, predicted = (_multi_hot([row[key] for row in rows], run.label_names) for key in ("gold", "predicted"))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not the predictions that a run writes ({type(error).__name__}: {error})") from None
-    return label_metrics(predicted, gold)
+    return gold, predicted
 
 
 def _multi_hot(rows: Sequence[Any], names: Sequence[str]) -> NDArray[np.uint8]:

@@ -44,12 +44,17 @@ def lora(r: int) -> dict[str, Any]:
     return {"lora": {"r": r}}
 
 
-def test_three_files_and_one_table(make_result: Make, write_runs: Write, tmp_path: Path) -> None:
+def test_four_files_and_one_table(make_result: Make, write_runs: Write, tmp_path: Path) -> None:
     folder = write_runs(
         make_result("exp0", loss=0.31, config=lora(1)), make_result("exp1", loss=0.30, macro_f1=0.57, config=lora(2))
     )
     report = build_report([folder], tmp_path / "out", no_corpus, baseline=False)
-    assert [path.name for path in report.paths] == ["leaderboard.md", "leaderboard.csv", "best_config.yaml"]
+    assert [path.name for path in report.paths] == [
+        "leaderboard.md",
+        "leaderboard.html",
+        "leaderboard.csv",
+        "best_config.yaml",
+    ]
     lines = (tmp_path / "out" / "leaderboard.md").read_text(encoding="utf-8").splitlines()
     table = [line for line in lines if line.startswith("|")]
     heads = "rank, experiment, best val loss, LoRA config, scheduler, data, macro-F1, trainable, minutes, notes"
@@ -82,7 +87,11 @@ def test_hostile_names_break_no_table_and_execute_nowhere(make_result: Make, wri
     report = build_report([write_runs(*results, broken)], tmp_path / "out", no_corpus, baseline=False)
 
     html = markdown_it.MarkdownIt("gfm-like", {"linkify": False}).render(report.text)
-    assert html.count("<tr>") == 1 + len(HOSTILE)
+    board, *further = html.split("</table>")
+    assert board.count("<tr>") == 1 + len(HOSTILE)
+    for table in (board, *further[:-1]):  # no name opens a cell of its own
+        heads = table.count("<th>")
+        assert heads and table.count("<td") == heads * (table.count("<tr>") - 1)
     assert all(tag not in html for tag in ("<script", "<a ", "<img", "<code>a", "<em>", "<strong>"))
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
 
@@ -108,7 +117,7 @@ def test_only_failures_are_listed_with_their_reasons(make_failure: Make, write_r
     out.mkdir()
     (out / "best_config.yaml").write_text("an earlier winner")
     report = build_report([write_runs(make_failure("a"), make_failure("b", "no disk"))], out, no_corpus)
-    assert [path.name for path in report.paths] == ["leaderboard.md", "leaderboard.csv"]
+    assert [path.name for path in report.paths] == ["leaderboard.md", "leaderboard.html", "leaderboard.csv"]
     assert not (out / "best_config.yaml").exists()
     assert "No trial finished" in report.text and "- b: RuntimeError: no disk" in report.text
     assert "b: RuntimeError: no disk" in shown(report)

@@ -213,7 +213,7 @@ def test_entries_inside_the_noise_of_the_seeds_are_ties(make_result: Make, rows_
         *seeded(make_result, "c", 3, (0.50, 0.52, 0.51)),
     )
     board = make_board(rows)
-    # s = .01 with 6 degrees of freedom; t(.975, 6) = 2.447; 2.447 * .01 * sqrt(2/3) = .01998: b (.01) yes, c (.20) no
+    # s = .01 with 6 degrees of freedom; t(1 - .002 / 6, 6) = 6.4; 6.4 * .01 * sqrt(2/3) = .053: b (.01) yes, c (.20) no
     text = caveat(board, "Between seeds")
     assert "varies by 0.0100 (standard deviation)" in text and "b_s0 cannot be told from the first" in text
     assert "c_s0" not in text and not caveat(board, "single-run")
