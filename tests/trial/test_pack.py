@@ -15,7 +15,7 @@ from emotion_sweeps.data.tokens import encode_texts, pad_batch
 from emotion_sweeps.errors import UserError
 from emotion_sweeps.lora.reload import load_adapter_folder
 from emotion_sweeps.trial.pack import CannotPack, PackJob, TrialPack
-from emotion_sweeps.trial.pack_base import pack_base
+from emotion_sweeps.trial.pack_base import pack_base, release
 from emotion_sweeps.trial.place import TrialPlace
 from emotion_sweeps.trial.run import run_trial
 
@@ -71,10 +71,12 @@ def no_dropout_in_the_base() -> Any:
     """Alone and in a pack the base's dropout has other streams; without it both must give the same numbers."""
     from emotion_sweeps.models import twins
 
+    release()  # a base that another test's pack left in this process still has its dropout
     recipe = twins.TWINS["roberta_tiny"]
     before = dict(recipe.config)
     recipe.config.update({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
     yield
+    release()
     recipe.config.clear()
     recipe.config.update(before)
 
