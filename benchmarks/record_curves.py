@@ -25,6 +25,7 @@ GRID = [
     "lora.learning_rate=5e-4,1e-3,2e-3",
     "scheduler=linear,cosine",
     "lora.dropout=0.05,0.10",
+    "training.epochs=4",
     "training.evals_per_epoch=2",
 ]
 QUIET = ["tracking=jsonl", "training.predict_test=false"]

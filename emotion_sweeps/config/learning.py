@@ -185,7 +185,7 @@ class SchedulerConf:
 class TrainingConf:
     """Length of training, batch, clipping, evaluation and which weights are kept."""
 
-    epochs: float = 4
+    epochs: float = 3
     max_steps: int | None = None  # optimizer steps; shortens or lengthens the run whatever epochs says
     global_batch_size: int = 16  # texts an optimizer step; hardware.micro_batch_size only decides how they are cut
     optimizer: str = "adamw_torch"  # any optimizer name of transformers' Trainer
