@@ -66,7 +66,7 @@ wheel-check: $(STAMP)  ## build the wheel, install it in a clean environment, sw
 	$(BIN)/python -m pytest -q -m slow tests/test_wheel.py
 
 wandb-sync: $(STAMP)  ## send offline W&B runs to the server: make wandb-sync RUNS="multirun/my_study"
-	$(BIN)/python -c "import sys; from emotion_sweeps.tracking.sync import main; sys.exit(main(sys.argv[1:]))" $(RUNS)
+	@find $(or $(RUNS),$(wildcard multirun outputs)) -type d -name 'offline-run-*' -prune -exec $(BIN)/wandb sync {} +
 
 clean:  ## remove caches and build output, keep .venv and results
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
