@@ -33,9 +33,9 @@ def baseline_macro_f1(conf: TrainConf) -> float:
     """TF-IDF on the same parts: thresholds tuned on validation, scored on test."""
     corpus = corpus_of(conf.data)
     assert corpus.test is not None
-    predict = fit_baseline(corpus.train.texts, corpus.train.labels, multilabel=True, seed=0)
-    thresholds = tune_thresholds(predict(corpus.validation.texts), corpus.validation.labels)
-    predicted = predict(corpus.test.texts) >= thresholds
+    baseline = fit_baseline(corpus.train.texts, corpus.train.labels, multilabel=True, seed=0)
+    thresholds = tune_thresholds(baseline.predict_proba(corpus.validation.texts), corpus.validation.labels)
+    predicted = baseline.predict_proba(corpus.test.texts) >= thresholds
     return float(f1_score(corpus.test.labels, predicted, average="macro", zero_division=0))
 
 
