@@ -25,13 +25,13 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
+from emotion_sweeps.models.quantization import keep_differentiable
 from emotion_sweeps.training import checkpoints
 from emotion_sweeps.training.callbacks import PlanCallback, ProgressBar
 from emotion_sweeps.training.loader import Entry, PlannedBatches, planned_loader
 from emotion_sweeps.training.memory import memory_phase
 from emotion_sweeps.training.optimizer import build_optimizer, parameter_groups
 from emotion_sweeps.training.progress import RUNNING, TrialProgress, diverged
-from emotion_sweeps.training.quantized import keep_differentiable
 
 OnRecord = Callable[[dict[str, Any]], None]
 

@@ -143,7 +143,7 @@ def build_model(conf: TrainConf, base: Base, hardware: Hardware, corpus: Corpus)
         )
     if shared["device_map"] is None:
         model = model.to(hardware.device)
-    return _with_adapter(conf, base, model)
+    return with_adapter(conf, model, base.source.reference)
 
 
 def device_map_of(conf: HardwareConf, device: torch.device) -> Any:
@@ -153,7 +153,8 @@ def device_map_of(conf: HardwareConf, device: torch.device) -> Any:
     return conf.device_map
 
 
-def _with_adapter(conf: TrainConf, base: Base, model: PreTrainedModel) -> PreTrainedModel:
+def with_adapter(conf: TrainConf, model: PreTrainedModel, reference: str) -> PreTrainedModel:
+    """The adapter of a config on a base that goes by `reference`, drawn from the trial's seed."""
     lora = conf.lora
     return add_adapter(
         model,
@@ -166,7 +167,7 @@ def _with_adapter(conf: TrainConf, base: Base, model: PreTrainedModel) -> PreTra
         bias=lora.bias,
         modules_to_save=lora.modules_to_save,
         task_type="CAUSAL_LM" if conf.task.name == "label_generation" else "SEQ_CLS",
-        base_reference=base.source.reference,
+        base_reference=reference,
         seed=derive(conf.seed, "adapter"),
     )
 

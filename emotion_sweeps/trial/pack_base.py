@@ -19,7 +19,6 @@ from emotion_sweeps.config.compose import as_container
 from emotion_sweeps.config.schema import TrainConf
 from emotion_sweeps.data.corpus import Corpus
 from emotion_sweeps.data.prompts import parse_answer
-from emotion_sweeps.lora.inject import add_adapter
 from emotion_sweeps.lora.packed_model import PackedModel, base_twin, head_drawn_from, redraw_head, unpackable
 from emotion_sweeps.lora.targets import resolve_targets
 from emotion_sweeps.models.load import load_classifier, load_generator
@@ -191,21 +190,7 @@ def trial_model(conf: TrainConf, frozen: Frozen) -> Any:
     twin = base_twin(frozen.model)
     if conf.task.name != GENERATION:
         redraw_head(twin, derive(conf.seed, "head"), set(frozen.drawn))
-    lora = conf.lora
-    return add_adapter(
-        twin,
-        r=lora.r,
-        alpha=lora.effective_alpha,
-        dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        use_rslora=lora.use_rslora,
-        use_dora=False,
-        bias="none",
-        modules_to_save=[],
-        task_type="CAUSAL_LM" if conf.task.name == GENERATION else "SEQ_CLS",
-        base_reference=frozen.base.source.reference,
-        seed=derive(conf.seed, "adapter"),
-    )
+    return components.with_adapter(conf, twin, frozen.base.source.reference)
 
 
 def release() -> None:

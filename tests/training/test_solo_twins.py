@@ -16,10 +16,10 @@ from emotion_sweeps.data.tokens import encode_texts
 from emotion_sweeps.lora.inject import add_adapter, ensure_fp32_trainable
 from emotion_sweeps.models.heads import head_names
 from emotion_sweeps.models.load import load_classifier, load_generator
+from emotion_sweeps.models.quantization import keep_differentiable
 from emotion_sweeps.models.sources import resolve_source
 from emotion_sweeps.models.tokenizers import load_tokenizer
 from emotion_sweeps.training.outcome import Outcome
-from emotion_sweeps.training.quantized import keep_differentiable
 from emotion_sweeps.training.rows import PromptRows, TextRows
 from emotion_sweeps.training.solo import train_generation, train_head
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from emotion_sweeps.errors import UserError
 from emotion_sweeps.lora.packed_dropout import Stream
 from emotion_sweeps.lora.packed_model import PackedModel, quiet_backward
+from emotion_sweeps.models.quantization import keep_differentiable
 from emotion_sweeps.notices import notice_once
 from emotion_sweeps.training.memory import memory_phase
 from emotion_sweeps.training.outcome import Outcome
@@ -34,7 +35,6 @@ from emotion_sweeps.training.packed.slots import BAD, LOSS, NORM, STEP, Slots
 from emotion_sweeps.training.packed.task import PackCounts, Task, is_out_of_memory
 from emotion_sweeps.training.packed.trial import PackTrial, Slot
 from emotion_sweeps.training.progress import DONE, EARLY, RUNNING, diverged
-from emotion_sweeps.training.quantized import keep_differentiable
 
 logger = logging.getLogger("emotion_sweeps")
 
